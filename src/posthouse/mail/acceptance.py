@@ -1,0 +1,86 @@
+"""The plan of one `accept`: everything that becomes durable together before the `250` (RFC 5321 §6.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from posthouse.mail.address import Address, ReversePath
+from posthouse.mail.content import SealedContent
+from posthouse.mail.ids import AccountId, QueueId, Uidl
+from posthouse.mail.journey import JourneyEvent
+
+INBOX = "Inbox"
+
+
+class Notify(StrEnum):
+    """When the sender wants a report about a recipient (RFC 3461 §4.1)."""
+
+    NEVER = "NEVER"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    DELAY = "DELAY"
+
+
+class Ret(StrEnum):
+    """How much of the message a report returns (RFC 3461 §4.3)."""
+
+    FULL = "FULL"
+    HDRS = "HDRS"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where spool rows are claimed together: an identity's own submission server (`via`, "" for none) and a domain."""
+
+    via: str
+    domain: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """One entry in a maildrop. `prefix` is the entry's own: Return-Path and Delivered-To, ending in CRLF."""
+
+    account: AccountId
+    forward_path: Address
+    prefix: bytes
+    folder: str = INBOX
+    flags: frozenset[str] = frozenset()
+    uidl: Uidl | None = None
+    """None: the queue id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """One spool row: a recipient to be served elsewhere. Times are Unix seconds."""
+
+    forward_path: Address
+    reverse_path: ReversePath
+    destination: Destination
+    not_before: float
+    expires_at: float
+    original_recipient: str | None = None
+    """ORCPT as `type;decoded` (RFC 3461 §4.2)."""
+    notify: frozenset[Notify] | None = None
+    identity: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """One message with all that follows from taking responsibility for it. `prefix` holds our trace fields."""
+
+    queue_id: QueueId
+    accepted_at: float
+    reverse_path: ReversePath
+    prefix: bytes
+    content: SealedContent
+    placements: tuple[Placement, ...] = ()
+    forwards: tuple[Forward, ...] = ()
+    generated: tuple[Acceptance, ...] = ()
+    """Reports that this acceptance causes at once; each with its own queue id and content."""
+    events: tuple[JourneyEvent, ...] = ()
+    ret: Ret | None = None
+    envelope_id: str | None = None
+    """ENVID, decoded (RFC 3461 §4.4)."""
+    smtputf8: bool = False
+    body: str = "7BIT"

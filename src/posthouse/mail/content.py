@@ -1,0 +1,117 @@
+"""Facts about a message's content, gathered while it streams through; the octets are never changed.
+
+Content is the octets as received (RFC 5321 §2.3.1): header section, empty line, body, lines ending in CRLF.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MAX_HEADER_OCTETS = 256 * 1024
+_RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_MESSAGE_ID = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?([^\r\n]{1,998})", re.IGNORECASE | re.MULTILINE)
+_EIGHT_BIT = re.compile(rb"[\x80-\xff]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentFacts:
+    """What forwarding and reading need to know without reading the content again."""
+
+    longest_line_octets: int = 0
+    eight_bit_header: bool = False
+    eight_bit_body: bool = False
+    dot_lines: bool = False
+    received_fields: int = 0
+    message_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedContent:
+    """Content that is complete and immutable, not yet referred to by any row.
+
+    `handle` is the store's own name for it; `sha256` is of the octets as received.
+    """
+
+    handle: str
+    size_octets: int
+    sha256: bytes
+    facts: ContentFacts
+
+
+class HeaderTooLarge(ValueError):
+    """The header section exceeds MAX_HEADER_OCTETS."""
+
+
+class ContentScanner:
+    """Gathers ContentFacts from content fed in chunks that may be cut anywhere. Memory: one header section."""
+
+    def __init__(self) -> None:
+        self._header = bytearray()
+        self._in_header = True
+        self._line_octets = 0
+        self._longest = 0
+        self._eight_bit_body = False
+        self._dot_lines = False
+        self._last = b"\r\n"
+
+    @property
+    def header(self) -> bytes:
+        """The header section so far, without the empty line that ends it."""
+        return bytes(self._header)
+
+    def feed(self, octets: bytes) -> None:
+        """Take the next chunk. Raises HeaderTooLarge."""
+        if not octets:
+            return
+        self._measure_lines(octets)
+        if self._in_header:
+            octets = self._take_header(octets)
+        if octets and not self._eight_bit_body:
+            self._eight_bit_body = not octets.isascii()
+
+    def facts(self) -> ContentFacts:
+        """The facts once the last chunk was fed."""
+        header = bytes(self._header)
+        message_id = _MESSAGE_ID.search(header)
+        return ContentFacts(
+            longest_line_octets=max(self._longest, self._line_octets),
+            eight_bit_header=_EIGHT_BIT.search(header) is not None,
+            eight_bit_body=self._eight_bit_body,
+            dot_lines=self._dot_lines,
+            received_fields=len(_RECEIVED.findall(header)),
+            message_id=message_id[1].decode("ascii", "replace").strip() if message_id else None,
+        )
+
+    def _measure_lines(self, octets: bytes) -> None:
+        # A CRLF cut in two costs the line one octet too many at most, which no limit depends on.
+        first, *rest = octets.split(b"\r\n")
+        self._line_octets += len(first)
+        if rest:
+            self._longest = max(self._longest, self._line_octets, *map(len, rest[:-1]))
+            self._line_octets = len(rest[-1])
+        if not self._dot_lines:
+            edge = self._last + octets[:3]
+            self._dot_lines = b"\r\n." in octets or b"\r\n." in edge
+        self._last = (self._last + octets)[-2:]
+
+    def _take_header(self, octets: bytes) -> bytes:
+        """Add to the header section; return what belongs to the body."""
+        seen = max(0, len(self._header) - 3)
+        self._header += octets
+        if self._header.startswith(b"\r\n"):
+            end = 0
+            body_at = 2
+        else:
+            end = self._header.find(b"\r\n\r\n", seen) + 2
+            body_at = end + 2
+        if end == 1:
+            if len(self._header) > MAX_HEADER_OCTETS:
+                raise HeaderTooLarge
+            return b""
+        self._in_header = False
+        body = bytes(self._header[body_at:])
+        del self._header[end:]
+        if end > MAX_HEADER_OCTETS:
+            raise HeaderTooLarge
+        return body

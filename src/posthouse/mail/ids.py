@@ -1,0 +1,23 @@
+"""Identifiers. The queue id stands in the `250`, in `Received`, names the journey and is the UIDL."""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+from posthouse.mail.world import Random
+
+QueueId = NewType("QueueId", str)
+AccountId = NewType("AccountId", int)
+ContentId = NewType("ContentId", int)
+Uid = NewType("Uid", int)
+Uidl = NewType("Uidl", str)
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+QUEUE_ID_PATTERN = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
+
+
+def new_queue_id(now: float, random: Random) -> QueueId:
+    """128 bits, ordered by time: 48 bits of milliseconds, 80 of chance, as 26 characters of Crockford base 32."""
+    number = (int(now * 1000) & ((1 << 48) - 1)) << 80 | int.from_bytes(random.octets(10), "big")
+    return QueueId("".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5)))

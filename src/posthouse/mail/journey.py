@@ -1,0 +1,190 @@
+"""The journey of a message: one event for each thing that a stage did with it.
+
+Events are values; `to_json` and `from_json` are their only stored form. A kind's name and fields are never changed,
+only added to, since journeys outlive versions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TypeAlias, get_args
+
+from posthouse.mail.ids import QueueId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """We took responsibility. Paths are spelled without angle brackets; "" is the null path."""
+
+    queue_id: QueueId
+    at: float
+    reverse_path: str
+    forward_paths: tuple[str, ...]
+    size_octets: int
+    peer: str
+    hello: str
+    protocol: str
+    """`with` of the Received field: SMTP, ESMTP, ESMTPSA … (RFC 3848); "" for what we made ourselves."""
+    login: str | None = None
+    message_id: str | None = None
+    session: str | None = None
+    source: str = "smtp"
+    """smtp, report, collection or web."""
+    about: QueueId | None = None
+    """For a report: the message it is about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A copy is in a maildrop."""
+
+    queue_id: QueueId
+    at: float
+    forward_path: str
+    login: str
+    folder: str
+    uidl: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """A recipient waits in the spool."""
+
+    queue_id: QueueId
+    at: float
+    forward_path: str
+    domain: str
+    via: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempted:
+    """One try for one recipient. `outcome` is delivered, deferred, failed or uncertain."""
+
+    queue_id: QueueId
+    at: float
+    forward_path: str
+    outcome: str
+    reply: str
+    from_peer: bool
+    next_hop: str
+    address: str
+    attempt: int
+    duration_s: float
+    next_at: float | None = None
+    transcript: tuple[str, ...] = ()
+    """Lines of the dialogue, `C: ` or `S: ` in front, without content and secrets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """A report about these recipients went to the sender under its own queue id."""
+
+    queue_id: QueueId
+    at: float
+    forward_paths: tuple[str, ...]
+    action: str
+    """failed, delayed, delivered, relayed or expanded (RFC 3464 §2.3.3)."""
+    report_queue_id: QueueId | None
+    reason: str = ""
+    """Why there is none, where report_queue_id is None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieved:
+    """The maildrop's owner read the whole message by POP3."""
+
+    queue_id: QueueId
+    at: float
+    login: str
+    uidl: str
+    peer: str
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deleted:
+    """The maildrop's owner deleted it."""
+
+    queue_id: QueueId
+    at: float
+    login: str
+    uidl: str
+    peer: str
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operated:
+    """An operator acted on the queue: action is retry, hold, release or remove."""
+
+    queue_id: QueueId
+    at: float
+    action: str
+    forward_paths: tuple[str, ...]
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """We refused mail; `queue_id` names nothing but this journey."""
+
+    queue_id: QueueId
+    at: float
+    command: str
+    reply: str
+    peer: str
+    hello: str
+    reverse_path: str | None
+    forward_paths: tuple[str, ...]
+    login: str | None = None
+    session: str | None = None
+
+
+JourneyEvent: TypeAlias = Accepted | Placed | Queued | Attempted | Reported | Retrieved | Deleted | Operated | Refused
+
+_KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in get_args(JourneyEvent)}
+
+
+def kind_of(event: JourneyEvent) -> str:
+    """The stored name of an event's kind."""
+    return type(event).__name__.lower()
+
+
+def parties(event: JourneyEvent) -> tuple[tuple[str, str], ...]:
+    """(role, address) pairs that the journey is found by; role is "from" or "to"."""
+    match event:
+        case Accepted() | Refused():
+            senders = (("from", event.reverse_path),) if event.reverse_path else ()
+            return (*senders, *(("to", path) for path in event.forward_paths))
+        case _:
+            return ()
+
+
+def to_json(event: JourneyEvent) -> str:
+    """The event's fields as a JSON object, without queue id, time and kind, which are columns of their own."""
+    fields = {
+        field.name: getattr(event, field.name)
+        for field in dataclasses.fields(event)
+        if field.name not in ("queue_id", "at") and getattr(event, field.name) not in (None, (), "")
+    }
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_json(kind: str, queue_id: QueueId, at: float, fields: str) -> JourneyEvent:
+    """The event again. Fields that this version does not know are dropped."""
+    cls = _KINDS[kind]
+    loaded = json.loads(fields)
+    known: dict[str, object] = {"queue_id": queue_id, "at": at}
+    for field in dataclasses.fields(cls):
+        if field.name in ("queue_id", "at"):
+            continue
+        if field.name in loaded:
+            value = loaded[field.name]
+            known[field.name] = tuple(value) if isinstance(value, list) else value
+        elif field.default is dataclasses.MISSING:
+            known[field.name] = () if "tuple" in str(field.type) else None if "None" in str(field.type) else ""
+    event: JourneyEvent = cls(**known)
+    return event

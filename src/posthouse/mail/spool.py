@@ -1,0 +1,86 @@
+"""The spool: recipients still to be served elsewhere, and the claims on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from posthouse.mail.acceptance import Acceptance, Destination, Notify, Ret
+from posthouse.mail.address import Address, ReversePath
+from posthouse.mail.content import ContentFacts
+from posthouse.mail.ids import ContentId, QueueId
+from posthouse.mail.journey import JourneyEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolMessage:
+    """What an attempt must know of the message. Sent octets are `prefix` followed by the content."""
+
+    queue_id: QueueId
+    accepted_at: float
+    prefix: bytes
+    content_id: ContentId
+    content_octets: int
+    facts: ContentFacts
+    ret: Ret | None
+    envelope_id: str | None
+    smtputf8: bool
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolRow:
+    """One recipient of one message. `attempts` counts claims, this one included."""
+
+    message: SpoolMessage
+    recipient_number: int
+    forward_path: Address
+    reverse_path: ReversePath
+    destination: Destination
+    not_before: float
+    expires_at: float
+    attempts: int
+    held: bool
+    delay_notified: bool
+    original_recipient: str | None
+    notify: frozenset[Notify] | None
+    identity: str | None
+    last_reply: str | None
+    claimed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to attempt `rows`, until settled or until our incarnation dies."""
+
+    token: str
+    rows: tuple[SpoolRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What became of one row: `not_before` None removes it (served, failed), else it waits until then."""
+
+    queue_id: QueueId
+    recipient_number: int
+    not_before: float | None
+    last_reply: str
+    delay_notified: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """The outcomes of an attempt, the report that they cause and the journey's events, in one transaction."""
+
+    token: str
+    rows: tuple[Settled, ...]
+    generated: tuple[Acceptance, ...] = ()
+    events: tuple[JourneyEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DueDestination:
+    """A destination with rows that are due, unheld and unclaimed."""
+
+    destination: Destination
+    due_count: int
+    oldest_not_before: float

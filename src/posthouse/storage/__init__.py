@@ -1,0 +1,1 @@
+"""Durable state behind a few interfaces; one folder for each engine. Stages meet only here."""

@@ -1,0 +1,202 @@
+"""The interfaces of storage (design: storage). All are asynchronous; all values live in `mail/`.
+
+Every method may raise the errors of `storage/errors.py`. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from posthouse.mail.acceptance import INBOX, Acceptance, Destination
+from posthouse.mail.account import Account, AccountSummary, Resolution
+from posthouse.mail.address import Address
+from posthouse.mail.content import ContentFacts, SealedContent
+from posthouse.mail.ids import AccountId, ContentId, QueueId, Uid
+from posthouse.mail.journey import JourneyEvent
+from posthouse.mail.maildrop import InUse, Listing, MaildropLock
+from posthouse.mail.spool import Claim, DueDestination, Settlement, SpoolRow
+
+
+class Draft(Protocol):
+    """Content that is being written. Not durable and not visible until an `accept` that names it."""
+
+    @property
+    def size_octets(self) -> int: ...
+
+    async def write(self, octets: bytes) -> None:
+        """Add a chunk. Waits while too much content is waiting in memory."""
+        ...
+
+    async def seal(self, facts: ContentFacts) -> SealedContent:
+        """No more chunks; what was written to a file is synced when this returns."""
+        ...
+
+    async def discard(self) -> None:
+        """Forget it. Safe to call at any time and more than once; after `accept` took the content, does nothing."""
+        ...
+
+
+class Content(Protocol):
+    """The octets of each message, once, immutable when sealed."""
+
+    async def draft(self) -> Draft: ...
+
+    def open(self, content_id: ContentId) -> AsyncIterator[bytes]:
+        """The octets in chunks of at most 64 KiB. No transaction stays open between two chunks."""
+        ...
+
+
+class Directory(Protocol):
+    """Who is there. Point look-ups, cached, fresh at once after a change by another process."""
+
+    async def resolve(self, forward_path: Address) -> Resolution: ...
+
+    async def account(self, login: str) -> Account | None: ...
+
+    async def identities(self, account: AccountId) -> tuple[Address, ...]:
+        """Addresses that the account may send as."""
+        ...
+
+    async def is_local_domain(self, domain: str) -> bool: ...
+
+
+class Administration(Protocol):
+    """Changes to the directory. Raises DirectoryConflict with a sentence for the operator."""
+
+    async def add_domain(self, domain: str) -> None: ...
+
+    async def remove_domain(self, domain: str) -> None:
+        """Refused while accounts or aliases have addresses in it."""
+        ...
+
+    async def domains(self) -> tuple[str, ...]: ...
+
+    async def add_account(
+        self, address: Address, *, verifier: str, quota_octets: int | None, now: float
+    ) -> AccountId: ...
+
+    async def accounts(self) -> tuple[AccountSummary, ...]: ...
+
+    async def set_password(self, login: str, verifier: str, now: float) -> None: ...
+
+    async def set_suspended(self, login: str, suspended: bool) -> None: ...
+
+    async def remove_account(self, login: str, *, keep_mail: bool, now: float) -> None: ...
+
+    async def add_alias(self, address: Address, targets: Sequence[Address]) -> None: ...
+
+    async def aliases(self) -> tuple[tuple[Address, tuple[Address, ...]], ...]: ...
+
+    async def remove_alias(self, address: Address) -> None: ...
+
+
+class Maildrops(Protocol):
+    """Entries of accounts' folders. Uids only grow within a folder; uidls are unique within an account for ever."""
+
+    async def lock(self, account: AccountId) -> MaildropLock | InUse: ...
+
+    async def unlock(self, lock: MaildropLock) -> None: ...
+
+    async def list(self, account: AccountId, folder: str = INBOX) -> Listing: ...
+
+    def read(self, account: AccountId, uid: Uid, folder: str = INBOX) -> AsyncIterator[bytes]:
+        """An entry whole: its own prefix, the message's prefix, the content. Raises KeyError when it is gone."""
+        ...
+
+    async def expunge(self, lock: MaildropLock, uids: Sequence[Uid], events: Sequence[JourneyEvent]) -> bool:
+        """Remove entries from the Inbox, durably when this returns; one that is gone already is no error.
+
+        False: the lock was lost, and nothing was removed.
+        """
+        ...
+
+    async def used_octets(self, account: AccountId) -> int: ...
+
+
+class Spool(Protocol):
+    """Recipients still to be served elsewhere."""
+
+    async def due(self, now: float, limit: int) -> tuple[DueDestination, ...]:
+        """Destinations with due rows, the longest waiting first."""
+        ...
+
+    async def claim(self, destination: Destination, limit: int, now: float) -> Claim | None:
+        """Claim up to `limit` due rows, durably, adding one to their attempts. None: nothing is due any more."""
+        ...
+
+    async def next_due(self) -> float | None:
+        """The earliest `not_before` of rows that are neither held nor claimed."""
+        ...
+
+    async def list(self, limit: int = 1000, queue_id: QueueId | None = None) -> tuple[SpoolRow, ...]: ...
+
+    async def count(self) -> int: ...
+
+    async def hold(self, queue_id: QueueId, event: JourneyEvent) -> int: ...
+
+    async def release(self, queue_id: QueueId, event: JourneyEvent) -> int: ...
+
+    async def retry(self, queue_id: QueueId, now: float, event: JourneyEvent) -> int: ...
+
+    async def remove(self, queue_id: QueueId, event: JourneyEvent) -> int:
+        """Remove rows that are not claimed; these four return the number of rows changed, with the event if any."""
+        ...
+
+
+class Journey(Protocol):
+    """What became of each message."""
+
+    async def append(self, events: Sequence[JourneyEvent]) -> None: ...
+
+    async def read(self, queue_id: QueueId) -> tuple[JourneyEvent, ...]: ...
+
+    async def find(
+        self,
+        *,
+        reverse_path: str | None = None,
+        forward_path: str | None = None,
+        refused: bool = False,
+        limit: int = 100,
+    ) -> tuple[QueueId, ...]:
+        """Journeys by party, newest first; both given: both must match."""
+        ...
+
+
+class Changes(Protocol):
+    """A hint that rows became due. Polling is the truth."""
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return at a hint or after the time."""
+        ...
+
+    def notify(self) -> None: ...
+
+
+class Storage(Protocol):
+    """One house's durable state."""
+
+    directory: Directory
+    administration: Administration
+    content: Content
+    maildrops: Maildrops
+    spool: Spool
+    journey: Journey
+    changes: Changes
+
+    async def accept(self, acceptance: Acceptance) -> None:
+        """All of it in one durable transaction. Repeating one with the same queue id changes nothing.
+
+        Raises StorageBusy, StorageFull or AccountGone; then nothing of it is there, after a crash neither.
+        """
+        ...
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """All of it in one durable transaction; False: the claim on one of the rows was lost, nothing was changed."""
+        ...
+
+    async def sweep(self, now: float) -> None:
+        """Remove what nothing refers to any more; free claims of dead incarnations."""
+        ...
+
+    async def close(self) -> None: ...

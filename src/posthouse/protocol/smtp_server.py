@@ -1,0 +1,494 @@
+"""The server half of SMTP without I/O (RFC 5321, 1870, 2034, 2920, 3207, 4954, 6152).
+
+The driver's loop: `next_event()`; answer a Command with exactly one `reply()`, note a Notice; at NEED_DATA write
+`outgoing()`, read, `receive()`. What concerns only the dialogue itself is answered here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TypeAlias
+
+from posthouse.mail.reply import Reply, reply
+from posthouse.protocol.errors import LocalProtocolError
+from posthouse.protocol.events import CLOSED, NEED_DATA, Command, Notice, Signal
+from posthouse.protocol.lines import BadLine, ContentReader, EndlessLine, LineBuffer, LineFault
+from posthouse.protocol.sasl import MECHANISMS, Credentials, Exchange, SaslError, decode_base64, encode_base64
+from posthouse.protocol.smtp import (
+    HTTP_METHODS,
+    LONGEST_LINE_OCTETS,
+    NOT_IMPLEMENTED,
+    UNKNOWN_COMMAND,
+    VERBS,
+    Authenticate,
+    AuthLine,
+    BeginContent,
+    Context,
+    EndOfContent,
+    Hello,
+    Help,
+    Mail,
+    Noop,
+    Quit,
+    Recipient,
+    Reset,
+    StartTls,
+    Unimplemented,
+    Verify,
+    parse_argument,
+    split_line,
+)
+from posthouse.protocol.smtp_reply import encode_lines, encode_reply
+
+Event: TypeAlias = Command | Notice | Signal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """What this session offers and demands. `extensions` are EHLO keywords; AUTH and STARTTLS have their own switch."""
+
+    hostname: str
+    message_size_octets: int
+    auth_mechanisms: tuple[str, ...] = ()
+    auth_required: bool = False
+    starttls: bool = False
+    max_recipients: int = 1000
+    extensions: frozenset[str] = frozenset({"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES"})
+
+
+EXTENSIONS: dict[str, Callable[[ServerOptions], str]] = {
+    "PIPELINING": lambda _: "",
+    "SIZE": lambda options: str(options.message_size_octets),
+    "8BITMIME": lambda _: "",
+    "ENHANCEDSTATUSCODES": lambda _: "",
+    "SMTPUTF8": lambda _: "",
+    "DSN": lambda _: "",
+    "AUTH": lambda options: " ".join(options.auth_mechanisms),
+    "STARTTLS": lambda _: "",
+}
+"""What the core knows how to offer, in the order of the EHLO reply, each with its parameter."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContentChunk(Notice):
+    """Content as it is to be stored: free of dot-stuffing."""
+
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ContentRefused(Notice):
+    """The core answered the end of content by itself; TransactionDropped follows."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionDropped(Notice):
+    """An accepted MAIL ended without a reply to EndOfContent: forget envelope and draft."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected(Notice):
+    """The core answered an error by itself. `line_verb` is printable, and never holds credentials."""
+
+    line_verb: str
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class QuitReceived(Notice):
+    """The peer took its leave; CLOSED follows."""
+
+
+class State(Enum):
+    """Where the dialogue stands."""
+
+    UNGREETED = auto()
+    UNWILLING = auto()
+    """Service was refused in the greeting: only QUIT is served (RFC 5321 §3.1)."""
+    GREETED = auto()
+    READY = auto()
+    MAIL = auto()
+    """MAIL was accepted, no recipient yet."""
+    RECIPIENTS = auto()
+    CONTENT = auto()
+    AUTHENTICATING = auto()
+    HANDSHAKE = auto()
+    CLOSED = auto()
+
+
+_ALWAYS: frozenset[type[Command]] = frozenset({Hello, Noop, Help, Reset, Quit, Verify, Unimplemented})
+
+ALLOWED: dict[State, frozenset[type[Command]]] = {
+    State.UNWILLING: frozenset({Quit}),
+    State.GREETED: _ALWAYS,
+    State.READY: _ALWAYS | {Mail, AuthLine, StartTls},
+    State.MAIL: _ALWAYS | {Recipient, StartTls},
+    State.RECIPIENTS: _ALWAYS | {Recipient, BeginContent, StartTls},
+}
+"""The order of commands (RFC 5321 §4.1.4); in the other states no command line is read."""
+
+ALLOWED_UNAUTHENTICATED: frozenset[type[Command]] = frozenset({Hello, Noop, Help, Reset, Quit, AuthLine, StartTls})
+"""RFC 4954 §6, RFC 6409 §4.3."""
+
+OK = encode_reply(reply(250, "2.0.0", "OK"))
+HELP = encode_reply(reply(214, "2.0.0", "See RFC 5321"))
+BAD_ORDER = reply(503, "5.5.1", "Bad sequence of commands")
+NO_RECIPIENTS = reply(554, "5.5.1", "No valid recipients")
+NO_SERVICE = reply(503, "5.5.1", "No service here; only QUIT is left")
+AUTH_REQUIRED = reply(530, "5.7.0", "Authentication required")
+BARE_LINE_END = reply(500, "5.5.2", "A line ends in CRLF only")
+LINE_TOO_LONG = reply(500, "5.5.6", "Line too long")
+NOT_HTTP = reply(421, "4.7.0", "This is a mail server")
+TOO_MANY_RECIPIENTS = reply(452, "4.5.3", "Too many recipients")
+TOO_LARGE = reply(552, "5.3.4", "The message is larger than this server accepts")
+BARE_LINE_END_IN_CONTENT = reply(550, "5.6.11", "The message holds CR or LF outside CRLF")
+UNKNOWN_MECHANISM = reply(504, "5.5.4", "Mechanism not offered")
+CANCELLED = reply(501, "5.7.0", "Authentication cancelled")
+TALKED_PAST_STARTTLS = reply(554, "5.5.1", "Nothing may follow STARTTLS before the handshake")
+
+
+@dataclass(slots=True)
+class _Transaction:
+    """One MAIL and what came of it; the only place where it is kept."""
+
+    smtputf8: bool
+    recipients: int = 0
+    content: ContentReader | None = None
+    size_octets: int = 0
+
+
+class SmtpServer:
+    """One session. `extended`, `hello_name` and `authenticated` tell what the peer said so far."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self._options = options
+        self._input = LineBuffer()
+        self._output: list[bytes] = []
+        self._notices: deque[Notice] = deque()
+        self._pending: Command | None = None
+        self._exchange: tuple[str, Exchange] | None = None
+        self._end_of_input = False
+        self._forget(State.UNGREETED)
+
+    def _forget(self, state: State) -> None:
+        self._state = state
+        self._transaction: _Transaction | None = None
+        self._context = Context(frozenset())
+        self.extended = False
+        self.hello_name = ""
+        self.authenticated = False
+
+    def greet(self, text: str = "") -> None:
+        """Queue `220 hostname text`; lines that came before are answered only now."""
+        if self._state is not State.UNGREETED:
+            raise LocalProtocolError("greeted twice")
+        self._output.append(encode_lines(220, "", f"{self._options.hostname} {text}".rstrip()))
+        self._state = State.GREETED
+
+    def refuse_service(self, refusal: Reply) -> None:
+        """Greet with 554 or 421; whatever comes then, except QUIT, is answered 503 (RFC 5321 §3.1)."""
+        if self._state is not State.UNGREETED:
+            raise LocalProtocolError("greeted twice")
+        self._output.append(encode_reply(refusal))
+        self._state = State.UNWILLING
+
+    def close(self, farewell: Reply | None = None) -> None:
+        """End the session, saying `farewell` (421) if given; CLOSED comes next, after TransactionDropped if need be."""
+        if self._state is State.CLOSED:
+            return
+        if farewell is not None and self._state is not State.HANDSHAKE:
+            self._output.append(encode_reply(farewell))
+        self._pending = None
+        self._end()
+
+    def tls_started(self, options: ServerOptions) -> None:
+        """The handshake succeeded: begin anew with `options`, all that was said before being forgotten."""
+        if self._state is not State.HANDSHAKE:
+            raise LocalProtocolError("no handshake was due")
+        self._options = options
+        self._forget(State.GREETED)
+
+    def receive(self, octets: bytes) -> None:
+        """Take octets from the peer; b"" says that no more will come."""
+        if self._state is State.HANDSHAKE and octets:
+            raise LocalProtocolError("octets of the handshake are not ours")
+        if octets:
+            self._input.feed(octets)
+        else:
+            self._end_of_input = True
+
+    def outgoing(self) -> bytes:
+        """What is to be written to the peer now; given out once."""
+        octets = b"".join(self._output)
+        self._output.clear()
+        return octets
+
+    def next_event(self) -> Event:
+        """The next command, notice or signal. The last command must have been answered."""
+        if self._pending is not None:
+            raise LocalProtocolError(f"{self._pending!r} was not answered")
+        while True:
+            if self._notices:
+                return self._notices.popleft()
+            if self._state is State.CLOSED:
+                return CLOSED
+            if self._state is State.CONTENT:
+                event = self._read_content()
+            elif self._state is State.UNGREETED or self._state is State.HANDSHAKE:
+                event = self._need_data()
+            else:
+                event = self._read_line()
+            if event is not None:
+                return event
+
+    def reply(self, answer: Reply) -> None:
+        """Answer the last command. 421 also ends the session (RFC 5321 §3.8)."""
+        command, self._pending = self._pending, None
+        if command is None:
+            raise LocalProtocolError("there is no command to answer")
+        if isinstance(command, Hello) and answer.is_positive:
+            self._greet_back(command, answer.text)
+        elif isinstance(command, StartTls) and answer.code == 220 and len(self._input):
+            self._notices.appendleft(self._reject_and_end("STARTTLS", TALKED_PAST_STARTTLS))
+        else:
+            self._output.append(encode_reply(answer))
+            self._advance(command, answer)
+        if answer.code == 421:
+            self._end()
+
+    def _advance(self, command: Command, answer: Reply) -> None:
+        """Move on as the driver decided."""
+        match command:
+            case Recipient() if answer.is_positive:
+                assert self._transaction is not None
+                self._transaction.recipients += 1
+                self._state = State.RECIPIENTS
+            case Mail(smtputf8=smtputf8) if answer.is_positive:
+                self._transaction = _Transaction(smtputf8)
+                self._context = Context(self._context.offered, smtputf8)
+                self._state = State.MAIL
+            case BeginContent() if answer.code == 354:
+                assert self._transaction is not None
+                self._transaction.content = ContentReader()
+                self._state = State.CONTENT
+            case BeginContent():
+                if answer.is_positive:
+                    raise LocalProtocolError("DATA is answered with 354 or refused")
+                self._drop_transaction()
+            case EndOfContent():
+                self._transaction = None
+                self._state = State.READY
+            case Authenticate() if answer.code == 235:
+                self.authenticated = True
+            case StartTls() if answer.code == 220:
+                self._drop_transaction()
+                self._state = State.HANDSHAKE
+            case _:
+                pass
+
+    def _greet_back(self, hello: Hello, text: str) -> None:
+        self._drop_transaction()
+        self._state = State.READY
+        self.hello_name, self.extended = hello.name, hello.extended
+        first = f"{self._options.hostname} {text}".replace("\n", " ").rstrip()
+        if not hello.extended:
+            self._context = Context(frozenset())
+            self._output.append(encode_lines(250, "", first))
+            return
+        offered = _offered(self._options)
+        self._context = Context(offered)
+        keywords = [
+            f"{keyword} {parameter(self._options)}".rstrip()
+            for keyword, parameter in EXTENSIONS.items()
+            if keyword in offered
+        ]
+        self._output.append(encode_lines(250, "", "\n".join([first, *keywords])))
+
+    def _need_data(self) -> Event:
+        if not self._end_of_input:
+            return NEED_DATA
+        self._end()
+        return self._notices.popleft() if self._notices else CLOSED
+
+    def _read_line(self) -> Event | None:
+        try:
+            line = self._input.next_line(LONGEST_LINE_OCTETS)
+        except EndlessLine:
+            return self._reject_and_end("", LINE_TOO_LONG)
+        if line is None:
+            return self._need_data()
+        if self._state is State.AUTHENTICATING:
+            return self._continue_exchange(line)
+        if isinstance(line, BadLine):
+            return self._reject("", self._line_fault(line))
+        return self._take_command(line)
+
+    def _take_command(self, line: bytes) -> Event | None:
+        name, argument = split_line(line)
+        verb = VERBS.get(name)
+        if self._state is State.UNWILLING and name != b"QUIT":
+            return self._reject(_printable(name), NO_SERVICE)
+        if verb is None:
+            if name in HTTP_METHODS:
+                return self._reject_and_end(_printable(name), NOT_HTTP)
+            return self._reject(_printable(name), UNKNOWN_COMMAND)
+        refusal = self._out_of_order(verb.command)
+        if refusal is not None:
+            return self._reject(name.decode(), refusal)
+        command = parse_argument(verb, len(line) + 2, argument, self._context)
+        if isinstance(command, Reply):
+            return self._reject(name.decode(), command)
+        return self._carry_out(name.decode(), command)
+
+    def _out_of_order(self, command: type[Command]) -> Reply | None:
+        """Why a command of this kind may not come now."""
+        options = self._options
+        if options.auth_required and not self.authenticated and command not in ALLOWED_UNAUTHENTICATED:
+            return AUTH_REQUIRED
+        if (command is AuthLine and not options.auth_mechanisms) or (command is StartTls and not options.starttls):
+            return NOT_IMPLEMENTED
+        if command not in ALLOWED[self._state]:
+            return NO_RECIPIENTS if command is BeginContent and self._state is State.MAIL else BAD_ORDER
+        if command is AuthLine and (self.authenticated or not self.extended):
+            return BAD_ORDER
+        return None
+
+    def _carry_out(self, name: str, command: Command) -> Event | None:
+        """Hand a command to the driver, or do what needs no driver."""
+        match command:
+            case Mail(size_octets=size) if size is not None and size > self._options.message_size_octets:
+                return self._reject(name, TOO_LARGE)
+            case Recipient() if self._recipient_count() >= self._options.max_recipients:
+                return self._reject(name, TOO_MANY_RECIPIENTS)
+            case Noop():
+                self._output.append(OK)
+            case Help():
+                self._output.append(HELP)
+            case Reset():
+                self._drop_transaction()
+                self._output.append(OK)
+            case Quit():
+                self._output.append(encode_reply(reply(221, "2.0.0", f"{self._options.hostname} closing connection")))
+                self._end(QuitReceived())
+            case Unimplemented():
+                return self._reject(name, NOT_IMPLEMENTED)
+            case AuthLine():
+                return self._begin_exchange(command)
+            case StartTls() if len(self._input):
+                return self._reject_and_end(name, TALKED_PAST_STARTTLS)
+            case _:
+                self._pending = command
+                return command
+        return None
+
+    def _begin_exchange(self, line: AuthLine) -> Event | None:
+        mechanism = MECHANISMS.get(line.mechanism)
+        if mechanism is None or line.mechanism not in self._options.auth_mechanisms:
+            return self._reject("AUTH", UNKNOWN_MECHANISM)
+        self._exchange = (line.mechanism, mechanism())
+        self._state = State.AUTHENTICATING
+        if line.initial_response is None:
+            return self._step_exchange(None)
+        return self._continue_exchange(line.initial_response)
+
+    def _continue_exchange(self, line: bytes | BadLine) -> Event | None:
+        if isinstance(line, BadLine):
+            return self._abandon_exchange(self._line_fault(line))
+        if line == b"*":
+            return self._abandon_exchange(CANCELLED)
+        try:
+            response = decode_base64(line)
+        except SaslError as exc:
+            return self._abandon_exchange(reply(501, "5.5.2", str(exc)))
+        return self._step_exchange(response)
+
+    def _step_exchange(self, response: bytes | None) -> Event | None:
+        assert self._exchange is not None
+        mechanism, exchange = self._exchange
+        try:
+            step = exchange.step(response)
+        except SaslError as exc:
+            return self._abandon_exchange(reply(501, "5.5.2", str(exc)))
+        if isinstance(step, Credentials):
+            self._exchange, self._state = None, State.READY
+            self._pending = Authenticate(mechanism, step.authorization_id, step.login, step.password)
+            return self._pending
+        self._output.append(b"334 " + encode_base64(step) + b"\r\n")
+        return None
+
+    def _abandon_exchange(self, refusal: Reply) -> Rejected:
+        self._exchange, self._state = None, State.READY
+        return self._reject("AUTH", refusal)
+
+    def _line_fault(self, line: BadLine) -> Reply:
+        if self._state is State.UNWILLING:
+            return NO_SERVICE
+        return LINE_TOO_LONG if line.fault is LineFault.TOO_LONG else BARE_LINE_END
+
+    def _read_content(self) -> Event | None:
+        transaction = self._transaction
+        assert transaction is not None
+        reader = transaction.content
+        assert reader is not None
+        if reader.ended:
+            return self._end_content(transaction, reader)
+        if not len(self._input):
+            return self._need_data()
+        chunk, rest = reader.feed(self._input.take(len(self._input)))
+        self._input.feed(rest)
+        transaction.size_octets += len(chunk)
+        if not chunk or reader.bare_line_end or transaction.size_octets > self._options.message_size_octets:
+            return None
+        return ContentChunk(chunk)
+
+    def _end_content(self, transaction: _Transaction, reader: ContentReader) -> Event:
+        """Refuse what is known to be bad, at the true end and once; else let the driver decide."""
+        if not reader.bare_line_end and transaction.size_octets <= self._options.message_size_octets:
+            self._pending = EndOfContent(transaction.size_octets)
+            return self._pending
+        refusal = BARE_LINE_END_IN_CONTENT if reader.bare_line_end else TOO_LARGE
+        self._output.append(encode_reply(refusal))
+        self._drop_transaction()
+        return ContentRefused(refusal)
+
+    def _recipient_count(self) -> int:
+        return self._transaction.recipients if self._transaction is not None else 0
+
+    def _reject(self, verb: str, refusal: Reply) -> Rejected:
+        self._output.append(encode_reply(refusal))
+        return Rejected(verb, refusal)
+
+    def _reject_and_end(self, verb: str, refusal: Reply) -> Rejected:
+        rejected = self._reject(verb, refusal)
+        self._end()
+        return rejected
+
+    def _drop_transaction(self) -> None:
+        if self._transaction is None:
+            return
+        self._transaction = None
+        self._context = Context(self._context.offered)
+        self._state = State.READY
+        self._notices.append(TransactionDropped())
+
+    def _end(self, last: Notice | None = None) -> None:
+        self._drop_transaction()
+        if last is not None:
+            self._notices.append(last)
+        self._state = State.CLOSED
+        self._input.clear()
+
+
+def _offered(options: ServerOptions) -> frozenset[str]:
+    """The keywords in force: what is switched on and known."""
+    switched = {keyword for keyword, on in (("AUTH", options.auth_mechanisms), ("STARTTLS", options.starttls)) if on}
+    return frozenset((options.extensions | switched) & EXTENSIONS.keys())
+
+
+def _printable(name: bytes) -> str:
+    return "".join(chr(octet) if 32 < octet < 127 else "?" for octet in name[:16])

@@ -217,10 +217,10 @@ class SmtpServer:
         """Take octets from the peer; b"" says that no more will come."""
         if self._state is State.HANDSHAKE and octets:
             raise LocalProtocolError("octets of the handshake are not ours")
-        if octets:
-            self._input.feed(octets)
-        else:
+        if not octets:
             self._end_of_input = True
+        elif self._state is not State.CLOSED:
+            self._input.feed(octets)
 
     def outgoing(self) -> bytes:
         """What is to be written to the peer now; given out once."""

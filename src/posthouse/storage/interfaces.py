@@ -5,7 +5,7 @@ Every method may raise the errors of `storage/errors.py`. Times are Unix seconds
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from posthouse.mail.acceptance import INBOX, Acceptance, Destination
@@ -42,7 +42,7 @@ class Content(Protocol):
 
     async def draft(self) -> Draft: ...
 
-    def open(self, content_id: ContentId) -> AsyncIterator[bytes]:
+    def open(self, content_id: ContentId) -> AsyncGenerator[bytes, None]:
         """The octets in chunks of at most 64 KiB. No transaction stays open between two chunks."""
         ...
 
@@ -100,7 +100,7 @@ class Maildrops(Protocol):
 
     async def list(self, account: AccountId, folder: str = INBOX) -> Listing: ...
 
-    def read(self, account: AccountId, uid: Uid, folder: str = INBOX) -> AsyncIterator[bytes]:
+    def read(self, account: AccountId, uid: Uid, folder: str = INBOX) -> AsyncGenerator[bytes, None]:
         """An entry whole: its own prefix, the message's prefix, the content. Raises KeyError when it is gone."""
         ...
 

@@ -1,0 +1,1 @@
+"""asyncio: streams, listeners, TLS, DNS, and the connections that clients use."""

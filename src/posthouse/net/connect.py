@@ -1,0 +1,26 @@
+"""Outgoing connections, through a seam that tests and simulation replace."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from posthouse.net.stream import Stream
+
+
+class Connector(Protocol):
+    """Opens connections to IP addresses or names."""
+
+    async def connect(self, host: str, port: int, *, local_address: str | None = None) -> Stream:
+        """A connected stream. Raises OSError; the caller sets the timeout."""
+        ...
+
+
+class TcpConnector:
+    """The real one."""
+
+    async def connect(self, host: str, port: int, *, local_address: str | None = None) -> Stream:
+        loop = asyncio.get_running_loop()
+        local = (local_address, 0) if local_address else None
+        _transport, stream = await loop.create_connection(Stream, host, port, local_addr=local)
+        return stream

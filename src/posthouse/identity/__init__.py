@@ -1,0 +1,1 @@
+"""Who is it: the one authenticator of all protocols."""

@@ -1,0 +1,1 @@
+"""May this be accepted, for whom, in what shape. Shared by everything that brings mail in."""

@@ -1,0 +1,43 @@
+"""Who stands at the door, as policy sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from posthouse.mail.account import Account
+
+
+class Role(Enum):
+    """What a door is for."""
+
+    EXCHANGE = auto()
+    """Port 25: mail from other houses; nobody logs in."""
+    SUBMISSION = auto()
+    """Ports 587 and 465: mail from our own people, after a login (RFC 6409)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """One session's other side. `hello` is what it called itself; `protocol` is for Received (RFC 3848)."""
+
+    address: str
+    hello: str
+    role: Role
+    extended: bool
+    tls: bool
+    trusted: bool
+    account: Account | None
+    session: str
+
+    @property
+    def protocol(self) -> str:
+        """SMTP, ESMTP, ESMTPS, ESMTPA or ESMTPSA."""
+        if not self.extended:
+            return "SMTP"
+        return "ESMTP" + ("S" if self.tls else "") + ("A" if self.account else "")
+
+    @property
+    def may_relay(self) -> bool:
+        """Whether mail for domains that are not ours is taken from this peer."""
+        return self.account is not None or self.trusted

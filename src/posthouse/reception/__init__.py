@@ -1,0 +1,1 @@
+"""Mail in by SMTP: the session driver."""

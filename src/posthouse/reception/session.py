@@ -1,0 +1,357 @@
+"""One SMTP session: a loop in which nothing about the protocol is decided.
+
+The core (`protocol/smtp_server.py`) says what the peer wants, admission says whether it may, storage makes it
+durable, and only then the `250` goes out (RFC 5321 §6.1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+
+from posthouse.admission import replies
+from posthouse.admission.admission import Admission, MailTransaction
+from posthouse.admission.peer import Peer, Role
+from posthouse.identity.authenticator import Authenticator, TooManyLogins
+from posthouse.log import Log
+from posthouse.mail.account import Account
+from posthouse.mail.content import ContentScanner, HeaderTooLarge
+from posthouse.mail.reply import Reply, reply
+from posthouse.mail.world import Clock
+from posthouse.net.stream import Interrupted, Stream
+from posthouse.protocol.errors import LocalProtocolError
+from posthouse.protocol.events import CLOSED, NEED_DATA
+from posthouse.protocol.smtp import (
+    Authenticate,
+    BeginContent,
+    EndOfContent,
+    Hello,
+    Mail,
+    Recipient,
+    StartTls,
+    Verify,
+)
+from posthouse.protocol.smtp_server import (
+    ContentChunk,
+    ContentRefused,
+    Event,
+    QuitReceived,
+    Rejected,
+    ServerOptions,
+    SmtpServer,
+    TransactionDropped,
+)
+from posthouse.storage.errors import StorageError, StorageFull
+from posthouse.storage.interfaces import Draft, Storage
+
+_GO_ON = reply(354, None, "End with <CRLF>.<CRLF>")
+_BEGIN_TLS = reply(220, "2.0.0", "Begin TLS")
+_LOGIN_OK = reply(235, "2.7.0", "Welcome")
+_LOGIN_WRONG = reply(535, "5.7.8", "The login or the password is wrong")
+_LOGIN_LATER = reply(454, "4.7.0", "Logins cannot be checked now; try again later")
+_CANNOT_VERIFY = reply(252, "2.1.5", "Not verified; send the message and see")
+_IDLE = reply(421, "4.4.2", "No command came in time; goodbye")
+_TOO_MANY_ERRORS = reply(421, "4.7.0", "Too many errors; goodbye")
+_GOING_DOWN = reply(421, "4.3.2", "This house is closing; come back later")
+_TOO_MANY_SESSIONS = reply(421, "4.7.0", "Too many sessions are open; come back later")
+_INTERNAL = reply(421, "4.3.0", "Something went wrong on our side; try again later")
+
+HANDSHAKE_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmtpLimits:
+    """Per-session limits. Times in seconds (RFC 5321 §4.5.3.2)."""
+
+    command_timeout_s: float
+    content_timeout_s: float
+    errors: int
+    failed_logins: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmtpDoor:
+    """What all sessions of one door share."""
+
+    role: Role
+    options: ServerOptions
+    tls: ssl.SSLContext | None
+    """For STARTTLS; None: not offered."""
+    tls_options: ServerOptions
+    """What is offered after STARTTLS."""
+    limits: SmtpLimits
+    storage: Storage
+    admission: Admission
+    authenticator: Authenticator
+    clock: Clock
+    log: Log
+
+
+class SmtpSession:
+    """Drives one connection from greeting to close. `trusted`: the peer is in `trusted_networks`."""
+
+    def __init__(self, stream: Stream, door: SmtpDoor, *, session: str, trusted: bool) -> None:
+        self.stream = stream
+        self.door = door
+        self.smtp = SmtpServer(door.options)
+        self._session = session
+        self._trusted = trusted
+        self._log = door.log.bind(session=session, peer=stream.peer_address)
+        self._account: Account | None = None
+        self._transaction: MailTransaction | None = None
+        self._draft: Draft | None = None
+        self._scanner = ContentScanner()
+        self._content_refusal: Reply | None = None
+        self._errors = 0
+        self._failed_logins = 0
+        self._accepted = 0
+
+    async def run(self) -> None:
+        """The whole session. Its own errors end it; they never reach its siblings."""
+        outcome = "closed"
+        try:
+            self.smtp.greet("Posthouse")
+            await self._converse()
+        except TimeoutError:
+            outcome = "timed out"
+            self.smtp.close(_IDLE)
+        except Interrupted:
+            outcome = "house closes"
+            self.smtp.close(_GOING_DOWN)
+        except Exception:  # noqa: BLE001
+            outcome = "failed"
+            self._log.exception("session failed")
+            self.smtp.close(_INTERNAL)
+        finally:
+            await self._drop_transaction()
+            self.stream.write(self.smtp.outgoing())
+            await self.stream.close()
+        self._log.info("session ended", how=outcome, accepted=self._accepted, errors=self._errors)
+
+    async def refuse_service(self) -> None:
+        """Turn the peer away before it said anything: too many sessions are open."""
+        self.smtp.close(_TOO_MANY_SESSIONS)
+        self.stream.write(self.smtp.outgoing())
+        await self.stream.close()
+
+    async def _converse(self) -> None:
+        while (event := self.smtp.next_event()) is not CLOSED:
+            if event is NEED_DATA:
+                await self._write()
+                self.smtp.receive(await self._read())
+            else:
+                await self._handle(event)
+                if self._errors > self.door.limits.errors:
+                    self.smtp.close(_TOO_MANY_ERRORS)
+
+    async def _read(self) -> bytes:
+        in_content = self._draft is not None or self._content_refusal is not None
+        limits = self.door.limits
+        async with asyncio.timeout(limits.content_timeout_s if in_content else limits.command_timeout_s):
+            return await self.stream.read(interruptible=not in_content)
+
+    async def _write(self) -> None:
+        self.stream.write(self.smtp.outgoing())
+        async with asyncio.timeout(self.door.limits.command_timeout_s):
+            await self.stream.drain()
+
+    async def _handle(self, event: Event) -> None:
+        match event:
+            case ContentChunk(octets=octets):
+                await self._take_content(octets)
+            case Mail():
+                await self._begin_transaction(event)
+            case Recipient():
+                await self._add_recipient(event)
+            case BeginContent():
+                await self._begin_content()
+            case EndOfContent():
+                await self._end_content()
+            case Hello():
+                self.smtp.reply(Reply(250, None, f"{self.door.options.hostname} greets you"))
+            case Authenticate():
+                await self._authenticate(event)
+            case Verify():
+                self.smtp.reply(_CANNOT_VERIFY)
+            case StartTls():
+                await self._start_tls()
+            case TransactionDropped():
+                await self._drop_transaction()
+            case Rejected(line_verb=verb, reply=refusal):
+                self._count_error(verb, refusal)
+            case ContentRefused(reply=refusal):
+                self._count_error("DATA", refusal)
+                await self._drop_transaction()
+            case QuitReceived():
+                pass
+            case _:
+                raise LocalProtocolError(f"unknown event {event!r}")
+
+    async def _start_tls(self) -> None:
+        """STARTTLS: all that was said before is forgotten, and nothing may be waiting (RFC 3207 §4.2)."""
+        assert self.door.tls is not None
+        self.smtp.reply(_BEGIN_TLS)
+        await self._write()
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                upgraded = await self.stream.start_tls(self.door.tls, server_side=True)
+        except (OSError, TimeoutError):
+            upgraded = False
+        if not upgraded:
+            self._log.info("TLS handshake failed")
+            self.smtp.close()
+            self.stream.abort()
+            return
+        self._account = None
+        self.smtp.tls_started(self.door.tls_options)
+
+    async def _authenticate(self, event: Authenticate) -> None:
+        if event.authorization_id not in ("", event.login):
+            self._refuse("AUTH", _LOGIN_WRONG)
+            return
+        try:
+            account = await self.door.authenticator.authenticate(event.login, event.password)
+        except (TooManyLogins, StorageError):
+            self._refuse("AUTH", _LOGIN_LATER)
+            return
+        if account is not None:
+            self._account = account
+            self.smtp.reply(_LOGIN_OK)
+            return
+        self._failed_logins += 1
+        self._log.warning("login failed", login=event.login, protocol="smtp")
+        self._refuse("AUTH", _LOGIN_WRONG)
+        if self._failed_logins >= self.door.limits.failed_logins:
+            self.smtp.close(_TOO_MANY_ERRORS)
+
+    async def _begin_transaction(self, event: Mail) -> None:
+        peer = self._peer()
+        try:
+            judged = await self.door.admission.judge_sender(peer, event.reverse_path)
+        except StorageError:
+            judged = replies.DIRECTORY_UNAVAILABLE
+        if not judged.is_positive:
+            self._refuse("MAIL", judged)
+            return
+        self._transaction = MailTransaction(
+            peer=peer,
+            reverse_path=event.reverse_path,
+            smtputf8=event.smtputf8,
+            body=event.body,
+            ret=event.ret,
+            envelope_id=event.envelope_id,
+        )
+        self.smtp.reply(judged)
+
+    async def _add_recipient(self, event: Recipient) -> None:
+        assert self._transaction is not None
+        try:
+            judged = await self.door.admission.add_recipient(
+                self._transaction,
+                event.forward_path,
+                notify=event.notify,
+                original_recipient=event.original_recipient,
+            )
+        except StorageError:
+            judged = replies.DIRECTORY_UNAVAILABLE
+        if judged.is_positive:
+            self.smtp.reply(judged)
+        else:
+            self._refuse("RCPT", judged, forward_path=str(event.forward_path))
+
+    async def _begin_content(self) -> None:
+        assert self._transaction is not None
+        self._scanner = ContentScanner()
+        self._content_refusal = None
+        try:
+            self._draft = await self.door.storage.content.draft()
+        except StorageError:
+            self._refuse("DATA", replies.STORAGE_BUSY)
+            return
+        self.smtp.reply(_GO_ON)
+
+    async def _take_content(self, octets: bytes) -> None:
+        """Add a chunk. After a refusal, the rest is read to its end and forgotten."""
+        if self._draft is None:
+            return
+        try:
+            self._scanner.feed(octets)
+            await self._draft.write(octets)
+        except HeaderTooLarge:
+            await self._refuse_content(replies.HEADER_TOO_LARGE)
+        except StorageFull:
+            await self._refuse_content(replies.STORAGE_FULL)
+        except StorageError:
+            await self._refuse_content(replies.STORAGE_BUSY)
+
+    async def _refuse_content(self, refusal: Reply) -> None:
+        self._content_refusal = refusal
+        if self._draft is not None:
+            await self._draft.discard()
+            self._draft = None
+
+    async def _end_content(self) -> None:
+        transaction, draft, refusal = self._transaction, self._draft, self._content_refusal
+        assert transaction is not None
+        try:
+            answer = refusal or await self._accept(transaction, draft)
+        finally:
+            await self._drop_transaction()
+        if answer.is_positive:
+            self.smtp.reply(answer)
+        else:
+            self._refuse("DATA", answer)
+
+    async def _accept(self, transaction: MailTransaction, draft: Draft | None) -> Reply:
+        """Make the message durable, or say why not. The 250 exists only after `accept` returned."""
+        assert draft is not None
+        started = self.door.clock.monotonic()
+        try:
+            content = await draft.seal(self._scanner.facts())
+            refusal = self.door.admission.judge_content(content)
+            if refusal is not None:
+                return refusal
+            acceptance = self.door.admission.plan(transaction, content)
+            await self.door.storage.accept(acceptance)
+        except StorageFull:
+            return replies.STORAGE_FULL
+        except StorageError:
+            return replies.STORAGE_BUSY
+        self._accepted += 1
+        self._log.info(
+            "message accepted",
+            queue_id=acceptance.queue_id,
+            reverse_path=str(transaction.reverse_path or ""),
+            recipients=len(transaction.recipients),
+            size_octets=content.size_octets,
+            commit_ms=round((self.door.clock.monotonic() - started) * 1000, 1),
+        )
+        return reply(250, "2.0.0", f"Stored as {acceptance.queue_id}")
+
+    async def _drop_transaction(self) -> None:
+        self._transaction = None
+        self._content_refusal = None
+        draft, self._draft = self._draft, None
+        if draft is not None:
+            await draft.discard()
+
+    def _peer(self) -> Peer:
+        return Peer(
+            address=self.stream.peer_address,
+            hello=self.smtp.hello_name,
+            role=self.door.role,
+            extended=self.smtp.extended,
+            tls=self.stream.is_tls,
+            trusted=self._trusted,
+            account=self._account,
+            session=self._session,
+        )
+
+    def _refuse(self, verb: str, refusal: Reply, **facts: str) -> None:
+        self._count_error(verb, refusal, **facts)
+        self.smtp.reply(refusal)
+
+    def _count_error(self, verb: str, refusal: Reply, **facts: str) -> None:
+        self._errors += 1
+        self._log.info("refused", command=verb, reply=str(refusal), **facts)

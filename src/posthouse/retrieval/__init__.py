@@ -1,0 +1,1 @@
+"""Mail out by POP3: the session driver."""

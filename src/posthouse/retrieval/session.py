@@ -1,0 +1,260 @@
+"""One POP3 session: drives the server half over a stream (RFC 1939).
+
+The listing is a snapshot taken at login under the maildrop's lock; the core keeps numbers and deletion marks.
+Nothing is deleted before QUIT, and `+OK` to QUIT leaves only when the deletion is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import assert_never
+
+from posthouse.identity.authenticator import Authenticator, TooManyLogins
+from posthouse.log import Log
+from posthouse.mail.account import Account
+from posthouse.mail.journey import Deleted, JourneyEvent, Retrieved
+from posthouse.mail.maildrop import InUse, Listing, MaildropLock
+from posthouse.mail.world import Clock
+from posthouse.net.stream import Interrupted, Stream
+from posthouse.protocol.events import CLOSED, NEED_DATA
+from posthouse.protocol.pop3_server import (
+    Event,
+    Login,
+    OutgoingFull,
+    Pop3Options,
+    Pop3Server,
+    QuitReceived,
+    Rejected,
+    Retrieve,
+    Top,
+    Update,
+)
+from posthouse.storage.errors import StorageError
+from posthouse.storage.interfaces import Storage
+
+WRITE_ABOVE_OCTETS = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pop3Limits:
+    """Per-session limits. Times in seconds (RFC 1939 §3: an idle timer of at least ten minutes)."""
+
+    idle_timeout_s: float
+    errors: int = 50
+    failed_logins: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pop3Door:
+    """What all sessions of one door share."""
+
+    options: Pop3Options
+    limits: Pop3Limits
+    storage: Storage
+    authenticator: Authenticator
+    clock: Clock
+    log: Log
+
+
+class Pop3Session:
+    """Drives one connection from greeting to close."""
+
+    def __init__(self, stream: Stream, door: Pop3Door, *, session: str) -> None:
+        self.stream = stream
+        self.door = door
+        self.pop3 = Pop3Server(door.options)
+        self._session = session
+        self._log = door.log.bind(session=session, peer=stream.peer_address)
+        self._account: Account | None = None
+        self._lock: MaildropLock | None = None
+        self._listing = Listing()
+        self._retrieved: set[int] = set()
+        self._retrieved_told = False
+        self._deleted = 0
+        self._errors = 0
+        self._failed_logins = 0
+
+    async def run(self) -> None:
+        """The whole session. However it ends but by QUIT, nothing is deleted (RFC 1939 §6)."""
+        outcome = "closed"
+        try:
+            self.pop3.greet()
+            await self._converse()
+        except TimeoutError:
+            # RFC 1939 §3: closed without a response when the timer expires.
+            outcome = "timed out"
+        except Interrupted:
+            outcome = "house closes"
+            self.pop3.close("This house is closing; come back later")
+        except Exception:  # noqa: BLE001
+            outcome = "failed"
+            self._log.exception("session failed")
+            self.pop3.close("Something went wrong on our side; try again later")
+        finally:
+            # Free the maildrop first: the peer may come back before this connection has quite gone.
+            await self._leave_maildrop()
+            self.stream.write(self.pop3.outgoing())
+            await self.stream.close()
+        self._log.info(
+            "session ended",
+            how=outcome,
+            login=self._account.login if self._account else None,
+            retrieved=len(self._retrieved),
+            deleted=self._deleted,
+        )
+
+    async def refuse_service(self) -> None:
+        """Turn the peer away before it said anything: too many sessions are open."""
+        self.pop3.close("Too many sessions are open; come back later")
+        self.stream.write(self.pop3.outgoing())
+        await self.stream.close()
+
+    async def _converse(self) -> None:
+        while (event := self.pop3.next_event()) is not CLOSED:
+            if event is NEED_DATA:
+                await self._write()
+                async with asyncio.timeout(self.door.limits.idle_timeout_s):
+                    octets = await self.stream.read(interruptible=True)
+                self.pop3.receive(octets)
+            else:
+                await self._handle(event)
+                if self._errors > self.door.limits.errors:
+                    self.pop3.close("Too many errors")
+
+    async def _write(self) -> None:
+        self.stream.write(self.pop3.outgoing())
+        async with asyncio.timeout(self.door.limits.idle_timeout_s):
+            await self.stream.drain()
+
+    async def _handle(self, event: Event) -> None:
+        match event:
+            case Retrieve(number=number):
+                await self._send(number)
+            case Top(number=number):
+                await self._send(number, whole=False)
+            case Login():
+                await self._login(event)
+            case Update(numbers=numbers):
+                await self._update(numbers)
+            case Rejected():
+                self._errors += 1
+            case OutgoingFull():
+                await self._write()
+            case QuitReceived():
+                pass
+            case _:
+                assert_never(event)
+
+    async def _login(self, event: Login) -> None:
+        try:
+            account = await self.door.authenticator.authenticate(event.name, event.password)
+        except (TooManyLogins, StorageError):
+            self.pop3.refuse("SYS/TEMP", "Logins cannot be checked now; try again later")
+            return
+        if account is None:
+            self._failed_logins += 1
+            self._log.warning("login failed", login=event.name, protocol="pop3")
+            self.pop3.refuse("AUTH", "The login or the password is wrong")
+            if self._failed_logins >= self.door.limits.failed_logins:
+                self.pop3.close("Too many failed logins")
+            return
+        await self._enter_maildrop(account)
+
+    async def _enter_maildrop(self, account: Account) -> None:
+        try:
+            lock = await self.door.storage.maildrops.lock(account.account)
+            if isinstance(lock, InUse):
+                self.pop3.refuse("IN-USE", "Another session has this maildrop open")
+                return
+            self._lock = lock
+            self._listing = await self.door.storage.maildrops.list(account.account)
+        except StorageError:
+            await self._leave_maildrop()
+            self.pop3.refuse("SYS/TEMP", "The maildrop cannot be opened now; try again later")
+            return
+        self._account = account
+        self.pop3.open_maildrop(self._listing)
+
+    async def _send(self, number: int, *, whole: bool = True) -> None:
+        """RETR and TOP: the message in chunks, no faster than the peer takes them."""
+        assert self._account is not None
+        index = number - 1
+        begun = False
+        chunks = self.door.storage.maildrops.read(self._account.account, self._listing.uids[index])
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    if not begun:
+                        self.pop3.begin_message(self._listing.sizes_octets[index] if whole else None)
+                        begun = True
+                    if not self.pop3.content(chunk):
+                        break
+                    if self.pop3.outgoing_octets >= WRITE_ABOVE_OCTETS:
+                        await self._write()
+        except (KeyError, StorageError):
+            if begun:
+                # Half a message must not look whole: no terminator, the connection ends.
+                self._log.error("message could not be read to its end", uidl=self._listing.uidls[index])
+                self.stream.abort()
+                raise
+            self.pop3.refuse("SYS/TEMP", "The message cannot be read now")
+            return
+        if not begun:
+            self.pop3.begin_message(0 if whole else None)
+        self.pop3.end_message()
+        if whole:
+            self._retrieved.add(number)
+
+    async def _update(self, numbers: tuple[int, ...]) -> None:
+        """QUIT: delete what is marked and write the journey, in one commit; then `+OK`."""
+        assert self._lock is not None
+        try:
+            if numbers:
+                uids = [self._listing.uids[number - 1] for number in numbers]
+                if not await self.door.storage.maildrops.expunge(self._lock, uids, self._events(numbers)):
+                    self.pop3.refuse("SYS/TEMP", "The maildrop's lock was lost; nothing was deleted")
+                    return
+                self._deleted = len(numbers)
+                self._retrieved_told = True
+            await self._leave_maildrop()
+        except StorageError:
+            self.pop3.refuse("SYS/TEMP", "Nothing could be deleted now; try again later")
+            return
+        self.pop3.updated()
+
+    async def _leave_maildrop(self) -> None:
+        """Write what was read and not yet told, and let the next session in."""
+        lock, self._lock = self._lock, None
+        try:
+            events = self._events(())
+            self._retrieved_told = True
+            if events:
+                await self.door.storage.journey.append(events)
+        except StorageError:
+            # The journey is a record; losing a line of it must not cost the peer its session.
+            self._log.warning("journey not written")
+        finally:
+            if lock is not None:
+                await self.door.storage.maildrops.unlock(lock)
+
+    def _events(self, deleted: tuple[int, ...]) -> list[JourneyEvent]:
+        if self._account is None:
+            return []
+        now = self.door.clock.now()
+        told = set() if self._retrieved_told else self._retrieved
+        events: list[JourneyEvent] = []
+        for kind, numbers in ((Retrieved, sorted(told)), (Deleted, deleted)):
+            events += [
+                kind(
+                    queue_id=self._listing.queue_ids[number - 1],
+                    at=now,
+                    login=self._account.login,
+                    uidl=self._listing.uidls[number - 1],
+                    peer=self.stream.peer_address,
+                    session=self._session,
+                )
+                for number in numbers
+            ]
+        return events

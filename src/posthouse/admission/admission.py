@@ -144,7 +144,14 @@ class Admission:
         )
 
     async def plan_report(
-        self, forward_path: Address, content: SealedContent, *, about: QueueId, eight_bit: bool, queue_id: QueueId
+        self,
+        forward_path: Address,
+        content: SealedContent,
+        *,
+        queue_id: QueueId,
+        about: QueueId,
+        eight_bit: bool,
+        smtputf8: bool,
     ) -> Acceptance | None:
         """A report to a sender, from the null path. None when the sender's address leads nowhere."""
         routed = await self.route(forward_path)
@@ -174,6 +181,7 @@ class Admission:
             placements=placements,
             forwards=forwards,
             events=(accepted, *placed),
+            smtputf8=smtputf8,
             body="8BITMIME" if eight_bit else "7BIT",
         )
 

@@ -1,0 +1,108 @@
+"""Where a destination's mail goes: the explicit next hop, or the MX hosts of RFC 5321 §5.1 in order."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from posthouse.config import Endpoint
+from posthouse.mail.reply import Reply, reply
+from posthouse.mail.world import Random
+from posthouse.net.dns import MxHost, NoSuchName, Resolver, TemporaryDnsFailure
+
+MX_HOSTS_LIMIT = 20
+
+NULL_MX = reply(556, "5.1.10", "The domain says that it accepts no mail")
+NO_SUCH_DOMAIN = reply(550, "5.1.2", "There is no such domain")
+NO_MAIL_HOST = reply(550, "5.4.4", "The domain has no host for mail")
+LOOPS_BACK = reply(554, "5.4.6", "Mail for this domain comes back to this house, which does not know the domain")
+DNS_LATER = reply(451, "4.4.3", "The name servers gave no answer")
+PRIVATE_ONLY = reply(550, "5.4.4", "The domain's mail hosts have only private addresses")
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A host to try. `configured`: named in the configuration, so a private address is meant."""
+
+    host: str
+    port: int
+    configured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoute:
+    """There is none: for ever (5yz) or for now (4yz)."""
+
+    reply: Reply
+
+
+Route: TypeAlias = tuple[Hop, ...] | NoRoute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Router:
+    """Finds next hops. `explicit` answers from the configuration."""
+
+    resolver: Resolver
+    explicit: Callable[[str], Endpoint | None]
+    hostname: str
+    port: int
+    allow_private: bool
+    random: Random
+
+    async def route(self, domain: str) -> Route:
+        """The hosts to try for a domain, best first."""
+        named = self.explicit(domain)
+        if named is not None:
+            return (Hop(named.host, named.port, configured=True),)
+        if domain.startswith("["):
+            return (Hop(_literal_address(domain), self.port, configured=False),)
+        try:
+            hosts = await self._mail_exchangers(domain)
+        except NoSuchName:
+            return NoRoute(NO_SUCH_DOMAIN)
+        except TemporaryDnsFailure:
+            return NoRoute(DNS_LATER)
+        return self._ordered(hosts)
+
+    async def addresses(self, hop: Hop) -> tuple[str, ...] | NoRoute:
+        """The IP addresses of one host that may be connected to."""
+        found: tuple[str, ...]
+        try:
+            found = (str(ipaddress.ip_address(hop.host)),)
+        except ValueError:
+            try:
+                found = await self.resolver.addresses(hop.host)
+            except NoSuchName:
+                return NoRoute(NO_MAIL_HOST)
+            except TemporaryDnsFailure:
+                return NoRoute(DNS_LATER)
+        if not found:
+            return NoRoute(NO_MAIL_HOST)
+        if hop.configured or self.allow_private:
+            return found
+        public = tuple(address for address in found if ipaddress.ip_address(address).is_global)
+        return public or NoRoute(PRIVATE_ONLY)
+
+    async def _mail_exchangers(self, domain: str) -> tuple[MxHost, ...]:
+        found = await self.resolver.mail_exchangers(domain)
+        return found or (MxHost(0, domain),)
+
+    def _ordered(self, hosts: tuple[MxHost, ...]) -> Route:
+        if any(not host.name for host in hosts):
+            return NoRoute(NULL_MX)
+        ours = [host.preference for host in hosts if host.name == self.hostname]
+        if ours:
+            # RFC 5321 §5.1: hosts no better than ourselves would only send it back.
+            hosts = tuple(host for host in hosts if host.preference < min(ours))
+            if not hosts:
+                return NoRoute(LOOPS_BACK)
+        ranked = sorted(hosts, key=lambda host: (host.preference, self.random.uniform(0, 1)))
+        return tuple(Hop(host.name, self.port, configured=False) for host in ranked[:MX_HOSTS_LIMIT])
+
+
+def _literal_address(literal: str) -> str:
+    inside = literal[1:-1]
+    return inside[5:] if inside[:5].lower() == "ipv6:" else inside

@@ -1,0 +1,281 @@
+"""The server half where a written dialogue is not enough: smuggling, limits, STARTTLS, endings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from posthouse.mail.reply import reply
+from posthouse.protocol.errors import LocalProtocolError
+from posthouse.protocol.events import CLOSED, NEED_DATA
+from posthouse.protocol.smtp import BeginContent, EndOfContent, Hello, Mail
+from posthouse.protocol.smtp_server import (
+    ContentChunk,
+    ContentRefused,
+    QuitReceived,
+    Rejected,
+    ServerOptions,
+    SmtpServer,
+    TransactionDropped,
+)
+from tests.protocol.smtp_reception import OPTIONS, Reception
+from tests.transcripts.player import pieces
+
+ENVELOPE = b"MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nDATA\r\n"
+NOT_TERMINATORS = [
+    b"\n.\n",
+    b"\n.\r\n",
+    b"\r\n.\n",
+    b"\r.\r",
+    b"\r.\r\n",
+    b"\r\n.\r",
+    b"\r.\n",
+    b"\n.\r",
+    b"\r\n.\r\r\n",
+    b"\r\n\0.\r\n",
+    b"\r\n.\0\r\n",
+    b"\r\n\r.\r\n",
+]
+
+
+def reception(options: ServerOptions = OPTIONS) -> Reception:
+    begun = Reception(options)
+    begun.say(b"EHLO c.test\r\n")
+    begun.events.clear()
+    return begun
+
+
+def codes(octets: bytes) -> list[int]:
+    return [int(line[:3]) for line in octets.split(b"\r\n")[:-1] if line[3:4] == b" "]
+
+
+@pytest.mark.conformance("C46", "C48", "C55", "C153")
+@pytest.mark.parametrize("piece", [0, 1])
+@pytest.mark.parametrize("terminator", NOT_TERMINATORS, ids=repr)
+def test_only_crlf_dot_crlf_ends_content(terminator: bytes, piece: int) -> None:
+    session = reception()
+    smuggled = b"MAIL FROM:<evil@b.test>\r\nRCPT TO:<c@d.test>\r\nDATA\r\nevil"
+    for part in pieces(ENVELOPE + b"good" + terminator + smuggled + b"\r\n.\r\n", piece):
+        session.send(part)
+    answers = codes(session.received())
+    assert answers[:3] == [250, 250, 354]
+    assert len(answers) == 4, "one reply at the true end, and nothing was taken for a command"
+    has_bare_line_end = b"\0" not in terminator
+    assert answers[3] == (550 if has_bare_line_end else 250)
+    assert len(session.deliveries) == (0 if has_bare_line_end else 1)
+    assert all(b"evil" in delivery.content for delivery in session.deliveries)
+    assert codes(session.say(b"DATA\r\n")) == [503]
+
+
+@pytest.mark.conformance("C49")
+def test_dots_are_taken_off() -> None:
+    session = reception()
+    session.say(ENVELOPE + b"..\r\n...\r\n..x\r\n.y\r\na.\r\n.\r\n")
+    assert session.deliveries[0].content == b".\r\n..\r\n.x\r\ny\r\na.\r\n"
+
+
+@pytest.mark.conformance("C56", "C150", "C153")
+@pytest.mark.parametrize(("excess", "code"), [(-1, 250), (0, 250), (1, 552), (50_000, 552)])
+def test_size_of_content(excess: int, code: int) -> None:
+    session = reception()
+    size = OPTIONS.message_size_octets + excess
+    content = b"y" * (size - 2) + b"\r\n"
+    answers = codes(session.say(ENVELOPE + content + b".\r\nRCPT TO:<c@d.test>\r\n"))
+    assert answers == [250, 250, 354, code, 503]
+    refused = [event for event in session.events if isinstance(event, ContentRefused | TransactionDropped)]
+    assert len(refused) == (0 if code == 250 else 2)
+
+
+@pytest.mark.conformance("C150")
+def test_stuffing_does_not_count() -> None:
+    session = reception(replace(OPTIONS, message_size_octets=300))
+    assert codes(session.say(ENVELOPE + b"..\r\n" * 100 + b".\r\n"))[-1] == 250
+
+
+@pytest.mark.conformance("C148", "C149")
+@pytest.mark.parametrize(("declared", "code"), [(10_000, 250), (10_001, 552), (10**20 - 1, 552)])
+def test_declared_size(declared: int, code: int) -> None:
+    assert codes(reception().say(b"MAIL FROM:<> SIZE=%d\r\n" % declared)) == [code]
+
+
+@pytest.mark.conformance("C39", "C40")
+def test_too_many_recipients_leave_the_earlier_ones_valid() -> None:
+    session = reception(replace(OPTIONS, max_recipients=100))
+    answers = codes(session.say(b"MAIL FROM:<>\r\n" + b"RCPT TO:<c@d.test>\r\n" * 101 + b"DATA\r\nhi\r\n.\r\n"))
+    assert answers == [250] + [250] * 100 + [452, 354, 250]
+    assert len(session.deliveries[0].recipients) == 100
+
+
+@pytest.mark.conformance("C38")
+def test_long_lines_are_answered_once() -> None:
+    session = reception()
+    assert codes(session.say(b"NOOP " + b"A" * 600 + b"\r\n")) == [500]
+    assert codes(session.say(b"MAIL FROM:<" + b"A" * 5000 + b">\r\nRSET\r\n")) == [500, 250]
+    assert codes(session.say(b"A" * 40_000 + b"\r\nRSET\r\n")) == [500, 250]
+
+
+@pytest.mark.conformance("C38")
+def test_an_endless_line_ends_the_session() -> None:
+    session = reception()
+    session.say(ENVELOPE[:22])
+    for _ in range(100):
+        session.send(b"A" * 10_000)
+    assert codes(session.received()) == [500]
+    assert session.ended()
+    assert session.events[-1] == TransactionDropped()
+
+
+@pytest.mark.conformance("C122")
+def test_a_long_line_ends_the_exchange_only() -> None:
+    session = reception(replace(OPTIONS, auth_mechanisms=("PLAIN",)))
+    assert session.say(b"AUTH PLAIN\r\n" + b"A" * 13_000 + b"\r\n").endswith(b"500 5.5.6 Line too long\r\n")
+    assert codes(session.say(b"AUTH PLAIN AGFsaWNlAHJpZ2h0\r\n")) == [235]
+    assert session.server.authenticated
+
+
+@pytest.mark.conformance("C154")
+def test_many_commands_in_one_write() -> None:
+    session = reception()
+    group = b"MAIL FROM:<a@b.test>\r\nRCPT TO:<nobody@d.test>\r\nFOO\r\nRSET\r\nNOOP\r\n"
+    assert codes(session.say(group * 100)) == [250, 550, 500, 250, 250] * 100
+
+
+@pytest.mark.conformance("C6", "C7", "C8", "C9")
+def test_offers_are_what_the_options_say() -> None:
+    options = replace(OPTIONS, starttls=True, auth_mechanisms=("PLAIN",), extensions=frozenset({"DSN", "CHUNKING"}))
+    assert Reception(options).say(b"EHLO c.test\r\n").split(b"\r\n")[2:-1] == [
+        b"250-DSN",
+        b"250-AUTH PLAIN",
+        b"250 STARTTLS",
+    ]
+    assert len(Reception(options).say(b"HELO c.test\r\n").split(b"\r\n")) == 3
+
+
+@pytest.mark.conformance("C139")
+def test_starttls_forgets_everything() -> None:
+    session = reception(replace(OPTIONS, starttls=True, auth_mechanisms=("PLAIN",)))
+    session.say(b"AUTH PLAIN AGFsaWNlAHJpZ2h0\r\nMAIL FROM:<a@b.test>\r\n")
+    assert codes(session.say(b"STARTTLS\r\n")) == [220]
+    assert session.events[-1] == TransactionDropped()
+    with pytest.raises(LocalProtocolError):
+        session.server.receive(b"\x16\x03\x01")
+    session.server.tls_started(OPTIONS)
+    assert not session.server.authenticated
+    assert codes(session.say(b"RCPT TO:<c@d.test>\r\n")) == [503]
+    assert b"STARTTLS" not in session.say(b"EHLO c.test\r\n")
+    assert codes(session.say(b"STARTTLS\r\n")) == [502]
+
+
+@pytest.mark.conformance("C140")
+@pytest.mark.parametrize("injected", [b"EHLO inj\r\n", b"x"])
+def test_nothing_may_follow_starttls(injected: bytes) -> None:
+    session = reception(replace(OPTIONS, starttls=True))
+    assert codes(session.say(b"STARTTLS\r\n" + injected)) == [554]
+    assert session.ended()
+
+
+@pytest.mark.conformance("C140")
+def test_nothing_may_come_before_the_handshake_is_agreed() -> None:
+    server = SmtpServer(replace(OPTIONS, starttls=True))
+    server.greet()
+    server.receive(b"EHLO c.test\r\n")
+    server.next_event()
+    server.reply(reply(250, None, ""))
+    server.receive(b"STARTTLS\r\n")
+    server.next_event()
+    server.outgoing()
+    server.receive(b"EHLO inj\r\n")
+    server.reply(reply(220, "2.0.0", "Go"))
+    assert codes(server.outgoing()) == [554]
+    assert isinstance(server.next_event(), Rejected)
+    assert server.next_event() is CLOSED
+
+
+@pytest.mark.conformance("C17", "C19")
+@pytest.mark.parametrize(
+    ("octets", "wanted"),
+    [
+        (b"", []),
+        (b"MAIL FROM:<a@b.test>\r\n", [TransactionDropped()]),
+        (ENVELOPE + b"half", [TransactionDropped()]),
+        (b"MAIL FROM:<a@b.test>\r\nQUIT\r\n", [TransactionDropped(), QuitReceived()]),
+    ],
+)
+def test_an_open_transaction_ends_with_the_session(octets: bytes, wanted: list[object]) -> None:
+    session = reception()
+    if octets:
+        session.send(octets)
+    session.send(b"")
+    assert session.ended()
+    assert [event for event in session.events if isinstance(event, TransactionDropped | QuitReceived)] == wanted
+
+
+@pytest.mark.conformance("C18")
+@pytest.mark.parametrize("begun", [b"", b"MAIL FROM:<a@b.test>\r\n", ENVELOPE + b"half"])
+def test_closing_with_a_farewell(begun: bytes) -> None:
+    session = reception()
+    session.say(begun or b"NOOP\r\n")
+    session.server.close(reply(421, "4.3.2", "Shutting down"))
+    assert codes(session.received()) == [421]
+    session.pump()
+    assert session.ended()
+    assert (TransactionDropped() in session.events) == bool(begun)
+    assert session.say(b"NOOP\r\n") == b""
+
+
+def test_421_in_answer_to_a_command_ends_the_session() -> None:
+    server = SmtpServer(OPTIONS)
+    server.greet()
+    server.receive(b"EHLO c.test\r\nNOOP\r\n")
+    assert server.next_event() == Hello("c.test", True)
+    server.reply(reply(421, "4.3.2", "Not now"))
+    assert server.next_event() is CLOSED
+    assert codes(server.outgoing()) == [220, 421]
+
+
+def test_each_command_waits_for_one_reply() -> None:
+    server = SmtpServer(OPTIONS)
+    server.greet()
+    assert server.next_event() is NEED_DATA
+    with pytest.raises(LocalProtocolError):
+        server.reply(reply(250, None, ""))
+    server.receive(b"EHLO c.test\r\n")
+    server.next_event()
+    with pytest.raises(LocalProtocolError):
+        server.next_event()
+    with pytest.raises(LocalProtocolError):
+        server.greet()
+
+
+@pytest.mark.conformance("C45", "C156")
+def test_a_refused_data_ends_the_transaction() -> None:
+    server = SmtpServer(OPTIONS)
+    server.greet()
+    server.receive(b"EHLO c.test\r\n" + ENVELOPE + b"DATA\r\n")
+    for answer in (250, 250, 250):
+        server.next_event()
+        server.reply(reply(answer, None, ""))
+    assert server.next_event() == BeginContent()
+    server.reply(reply(451, "4.3.1", "No room"))
+    assert server.next_event() == TransactionDropped()
+    assert isinstance(server.next_event(), Rejected)
+
+
+@pytest.mark.conformance("C299")
+def test_rejections_hold_no_secrets_and_no_controls() -> None:
+    session = reception(replace(OPTIONS, auth_mechanisms=("PLAIN",)))
+    session.say(
+        b"AUTH PLAIN AGFsaWNlAHdyb25\r\nAUTH PLAIN\r\nc2VjcmV0c2VjcmV0!\r\n\x1b[31mEVIL\0" + b"x" * 99 + b"\r\n"
+    )
+    verbs = [event.line_verb for event in session.events if isinstance(event, Rejected)]
+    assert verbs == ["AUTH", "AUTH", "?[31MEVIL?XXXXXX"]
+    assert "alice" not in repr(session.events)
+
+
+def test_empty_content() -> None:
+    session = reception()
+    assert codes(session.say(ENVELOPE + b".\r\n"))[-1] == 250
+    assert not any(isinstance(event, ContentChunk) for event in session.events)
+    assert EndOfContent(0) in session.events
+    assert isinstance(session.deliveries[0].mail, Mail)

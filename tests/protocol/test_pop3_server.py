@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from posthouse.mail.ids import Uid, Uidl
 from posthouse.mail.maildrop import Listing
 from posthouse.protocol.errors import LocalProtocolError
 from posthouse.protocol.events import CLOSED, NEED_DATA
@@ -319,12 +320,12 @@ def test_a_driver_that_does_not_write_is_asked_only_once() -> None:
 
 
 def in_transaction(count: int) -> Pop3Server:
-    numbers = range(1, count + 1)
     server = Pop3Server(OPTIONS)
     server.greet()
     server.receive(b"USER a\r\nPASS b\r\n")
     server.next_event()
-    server.open_maildrop(Listing(tuple(numbers), tuple(f"u{n}" for n in numbers), (1000,) * count))  # type: ignore[arg-type]
+    uids, uidls = tuple(map(Uid, range(count))), tuple(Uidl(f"u{n}") for n in range(count))
+    server.open_maildrop(Listing(uids=uids, uidls=uidls, sizes_octets=(1000,) * count))
     server.outgoing()
     return server
 

@@ -6,6 +6,9 @@ import re
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
+FOLD_OCTETS = 78
+MAX_LINE_OCTETS = 998
+_SPACED_WORD = re.compile(r"[ \t]*[^ \t]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -20,3 +23,25 @@ def field(name: str, value: str) -> bytes:
         assert not _CONTROL.search(line), "a control character in a header field"
     assert "\r\n" not in re.sub(r"\r\n[ \t]+[^ \t\r\n]", "", value), "a field folded without white space"
     return f"{name}: {value}\r\n".encode()
+
+
+def fold(name: str, value: str, limit_octets: int = FOLD_OCTETS) -> str:
+    """`value` with CRLF put before white space so that lines stay within the limit where there is white space at all.
+
+    Unfolding (taking the CRLFs out) gives the same value; no line is white space only (RFC 5322 §2.2.3).
+    """
+    lines, width = [""], len(name) + 2
+    for word in _SPACED_WORD.findall(value.rstrip()):
+        octets = len(word.encode())
+        if lines[-1] and word[0] in " \t" and width + octets > limit_octets:
+            lines.append("")
+            width = 0
+        lines[-1] += word
+        width += octets
+    return "\r\n".join(lines)
+
+
+def clipped(text: str, limit_octets: int = MAX_LINE_OCTETS) -> str:
+    """The text with a space put into words that no fold could bring under the limit (RFC 5322 §2.1.1)."""
+    # Counted in characters of up to four octets each, so that no character is cut.
+    return re.sub(rf"(\S{{{limit_octets // 4}}})(?=\S)", r"\1 ", text)

@@ -77,7 +77,7 @@ _ENHANCED: dict[tuple[int, int], tuple[str, Side, str]] = {
     (4, 6): ("The message goes in circles between servers.", _R, _POSTMASTER),
     (4, 7): (
         "It could not be delivered in the time allowed.",
-        _R,
+        _N,
         "Reach the recipient another way, or send it again.",
     ),
     (5, 0): ("The two servers did not understand each other.", _O, _OUR_OPERATOR),

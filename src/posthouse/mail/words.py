@@ -78,9 +78,9 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in text)
 
 
-def cut(text: str, characters: int = CUT_CHARACTERS) -> str:
-    """The beginning of a text that may be long."""
-    return text if len(text) <= characters else text[: characters - 1] + "…"
+def cut(text: str, characters: int = CUT_CHARACTERS, mark: str = "…") -> str:
+    """The beginning of a text that may be long; `mark` stands for the rest, where there is one."""
+    return text if len(text) <= characters else text[: characters - len(mark)] + mark
 
 
 def _escaped(character: str) -> str:

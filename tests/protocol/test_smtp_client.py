@@ -164,6 +164,25 @@ def test_a_peer_that_refuses_while_content_is_sent() -> None:
     assert client.next_event() is CLOSED
 
 
+def test_content_cannot_be_accepted_before_its_end() -> None:
+    client = ready("PIPELINING")
+    client.begin(transaction())
+    client.receive(b"250 ok\r\n250 ok\r\n354 go\r\n250 thanks\r\n")
+    assert isinstance(client.next_event(), ContentWanted)
+    with pytest.raises(RemoteProtocolError):
+        client.next_event()
+
+
+@pytest.mark.conformance("C159")
+def test_quit_never_becomes_content() -> None:
+    client = ready("PIPELINING")
+    client.begin(transaction())
+    with pytest.raises(LocalProtocolError):
+        client.quit()
+    with pytest.raises(LocalProtocolError):
+        client.content(b"early")
+
+
 @pytest.mark.conformance("C91")
 def test_a_peer_that_wants_nobody() -> None:
     client = SmtpClient("c.test")

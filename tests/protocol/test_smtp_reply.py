@@ -47,6 +47,12 @@ def test_lines_are_short_and_printable(code: int, text: str) -> None:
     assert [line[3:4] for line in lines] == [b"-"] * (len(lines) - 1) + [b" "]
 
 
+@pytest.mark.conformance("C5")
+def test_every_long_line_is_cut() -> None:
+    encoded = encode_reply(reply(550, "5.123.123", "a" * 600 + "\n" + "b" * 600))
+    assert [len(line) for line in encoded.split(b"\r\n")] == [510, 510, 0]
+
+
 @given(CODES, st.integers(0, 999), st.integers(0, 999), st.text(st.characters(codec="ascii", categories=["L", "N"])))
 def test_round_trip(code: int, subject: int, detail: int, text: str) -> None:
     sent = Reply(code, EnhancedCode(code // 100, subject, detail), text)

@@ -57,6 +57,8 @@ class Address:
         """The spelling that is equal for all spellings of one mailbox: NFC, ASCII case folded, least quoting."""
         plain = unquoted(self.local_part)
         folded = unicodedata.normalize("NFC", plain).translate(_ASCII_UPPER_TO_LOWER)
+        # Again: W with a ring above has no composed form, w with a ring above has one.
+        folded = unicodedata.normalize("NFC", folded)
         return f"{quoted(folded)}@{self.domain}"
 
     @property
@@ -146,6 +148,9 @@ def _checked_literal(text: str) -> str:
     if not text.endswith("]") or not text.isascii():
         raise AddressError("an address literal ends with ]")
     inside = text[1:-1]
+    if "%" in inside and inside[:5].lower() == "ipv6:":
+        # IPv6Address takes any characters, line ends too, for a zone; RFC 5321 §4.1.3 knows none.
+        raise AddressError("an address literal has no zone")
     try:
         if inside[:5].lower() == "ipv6:":
             return f"[IPv6:{ipaddress.IPv6Address(inside[5:])}]"

@@ -84,7 +84,10 @@ class ContentScanner:
         )
 
     def _measure_lines(self, octets: bytes) -> None:
-        # A CRLF cut in two costs the line one octet too many at most, which no limit depends on.
+        if octets[:1] == b"\n" and self._last[-1:] == b"\r":
+            # The CRLF was cut in two: its CR was counted as part of the line.
+            self._longest = max(self._longest, self._line_octets - 1)
+            self._line_octets = -1
         first, *rest = octets.split(b"\r\n")
         self._line_octets += len(first)
         if rest:
@@ -106,7 +109,8 @@ class ContentScanner:
             end = self._header.find(b"\r\n\r\n", seen) + 2
             body_at = end + 2
         if end == 1:
-            if len(self._header) > MAX_HEADER_OCTETS:
+            # One octet more may be the CR of the empty line after a header section of just that size.
+            if len(self._header) > MAX_HEADER_OCTETS + 1:
                 raise HeaderTooLarge
             return b""
         self._in_header = False

@@ -145,6 +145,7 @@ class Refused:
 
 JourneyEvent: TypeAlias = Accepted | Placed | Queued | Attempted | Reported | Retrieved | Deleted | Operated | Refused
 
+_EMPTY: dict[str, object] = {"str": "", "int": 0, "float": 0.0, "bool": False}
 _KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in get_args(JourneyEvent)}
 
 
@@ -164,27 +165,39 @@ def parties(event: JourneyEvent) -> tuple[tuple[str, str], ...]:
 
 
 def to_json(event: JourneyEvent) -> str:
-    """The event's fields as a JSON object, without queue id, time and kind, which are columns of their own."""
+    """The event's fields as a JSON object, without queue id, time and kind, which are columns of their own.
+
+    Fields that from_json would fill with the same value are left out.
+    """
     fields = {
         field.name: getattr(event, field.name)
-        for field in dataclasses.fields(event)
-        if field.name not in ("queue_id", "at") and getattr(event, field.name) not in (None, (), "")
+        for field in _stored_fields(type(event))
+        if getattr(event, field.name) != _filling(field)
     }
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
 def from_json(kind: str, queue_id: QueueId, at: float, fields: str) -> JourneyEvent:
-    """The event again. Fields that this version does not know are dropped."""
+    """The event again. Fields that this version does not know are dropped; those that are missing are filled."""
     cls = _KINDS[kind]
     loaded = json.loads(fields)
     known: dict[str, object] = {"queue_id": queue_id, "at": at}
-    for field in dataclasses.fields(cls):
-        if field.name in ("queue_id", "at"):
-            continue
-        if field.name in loaded:
-            value = loaded[field.name]
-            known[field.name] = tuple(value) if isinstance(value, list) else value
-        elif field.default is dataclasses.MISSING:
-            known[field.name] = () if "tuple" in str(field.type) else None if "None" in str(field.type) else ""
+    for field in _stored_fields(cls):
+        value = loaded.get(field.name, _filling(field))
+        known[field.name] = tuple(value) if isinstance(value, list) else value
     event: JourneyEvent = cls(**known)
     return event
+
+
+def _stored_fields(cls: type) -> list[dataclasses.Field[object]]:
+    return [field for field in dataclasses.fields(cls) if field.name not in ("queue_id", "at")]
+
+
+def _filling(field: dataclasses.Field[object]) -> object:
+    """What stands for a field that an older version did not write: its default, or the empty value of its type."""
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    declared = str(field.type)
+    if declared.endswith("| None"):
+        return None
+    return () if declared.startswith("tuple") else _EMPTY[declared]

@@ -1,0 +1,171 @@
+"""A message's journey as a person would tell it: one plain sentence for each event, with explanations below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from posthouse.mail.explain import explain, reply_from_text
+from posthouse.mail.journey import (
+    Accepted,
+    Attempted,
+    Deleted,
+    JourneyEvent,
+    Operated,
+    Placed,
+    Queued,
+    Refused,
+    Reported,
+    Retrieved,
+)
+from posthouse.mail.words import count, cut, duration, moment, size, some, visible
+
+_OPERATIONS = {
+    "retry": "asked for another try at once",
+    "hold": "put it on hold",
+    "release": "let it go on",
+    "remove": "took it out of the queue",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoryLine:
+    """One event. `since_last_s`: seconds since the event before it. Texts hold no control characters."""
+
+    at: float
+    since_last_s: float
+    text: str
+    details: tuple[str, ...] = ()
+
+
+def tell(events: Sequence[JourneyEvent]) -> list[StoryLine]:
+    """One line for each event, in the order given. All that peers chose is shown escaped and bounded."""
+    lines: list[StoryLine] = []
+    for event in events:
+        # Clocks jump back: that is no negative wait.
+        since_last_s = max(0.0, event.at - lines[-1].at) if lines else 0.0
+        text, details = _told(event)
+        shown = tuple(cut(visible(detail)) for detail in details if detail)
+        lines.append(StoryLine(event.at, since_last_s, cut(visible(text), 1000), shown))
+    return lines
+
+
+def _told(event: JourneyEvent) -> tuple[str, Sequence[str]]:
+    match event:
+        case Accepted():
+            return _accepted(event)
+        case Placed():
+            return f"Put into the maildrop of {event.login}, for {event.forward_path}", [_folder(event.folder)]
+        case Queued():
+            by = f" by way of {event.via}" if event.via else ""
+            return f"Waits to be sent on to {event.domain}{by}, for {event.forward_path}", []
+        case Attempted():
+            return _attempted(event)
+        case Reported():
+            return _reported(event)
+        case Retrieved():
+            return f"Read by {event.login}{_from(event.peer)}", [f"UIDL {event.uidl}"]
+        case Deleted():
+            return f"Deleted by {event.login}{_from(event.peer)}", [f"UIDL {event.uidl}"]
+        case Operated():
+            did = _OPERATIONS.get(event.action, event.action)
+            return f"The operator {event.by} {did}{_for(event.forward_paths)}", []
+        case Refused():
+            return _refused(event)
+        case _:
+            assert_never(event)
+
+
+def _accepted(event: Accepted) -> tuple[str, Sequence[str]]:
+    details = [
+        f"As {event.protocol}" if event.protocol else "",
+        f"Message-ID {event.message_id}" if event.message_id else "",
+        f"Session {event.session}" if event.session else "",
+    ]
+    rest = f"{_for(event.forward_paths)}, {size(event.size_octets)}"
+    match event.source:
+        case "report":
+            about = f" about {event.about}" if event.about else ""
+            return f"A report{about} was written here{rest}", details
+        case "collection":
+            return f"Collected from {event.peer}{rest}", details
+        case "web":
+            return f"Written here by {event.login or _who(event.reverse_path)}{rest}", details
+        case _:
+            sender = f"{_who(event.reverse_path)} ({_peer(event.peer, event.hello, event.login)})"
+            return f"Accepted from {sender}{rest}", details
+
+
+def _attempted(event: Attempted) -> tuple[str, Sequence[str]]:
+    reply = cut(event.reply, 300)
+    place = f"{event.next_hop or 'the next hop'}{f' ({event.address})' if event.address else ''}"
+    said = f"{event.next_hop or 'the next hop'} answered {reply}" if event.from_peer else reply
+    details = [f"To {event.forward_path}, attempt {event.attempt} at {place}, took {duration(event.duration_s)}"]
+    match event.outcome:
+        case "delivered":
+            return f"Delivered: {place} took responsibility for {event.forward_path}", [*details, f"It said {reply}"]
+        case "deferred":
+            text = f"Waits: {said}{_next(event)}"
+        case "uncertain":
+            text = f"May have arrived: {reply}{_next(event)}"
+        case "failed":
+            text = f"Failed for {event.forward_path}: {said}"
+        case _:
+            text = f"Tried, and the outcome was {event.outcome}: {said}"
+    return text, [*details, *_explained(event.reply, final=event.outcome == "failed")]
+
+
+def _next(event: Attempted) -> str:
+    if event.next_at is None:
+        return ""
+    wait = event.next_at - event.at
+    return f", next try in {duration(wait)}" if wait < 86400 else f", next try on {moment(event.next_at)}"
+
+
+def _reported(event: Reported) -> tuple[str, Sequence[str]]:
+    about = some(event.forward_paths)
+    if event.report_queue_id is None:
+        return f"No report about {about} ({event.action}){f': {event.reason}' if event.reason else ''}", []
+    return f"Told the sender about {about} ({event.action}), in the report {event.report_queue_id}", [event.reason]
+
+
+def _refused(event: Refused) -> tuple[str, Sequence[str]]:
+    sender = f" from {_who(event.reverse_path)}" if event.reverse_path is not None else ""
+    peer = _peer(event.peer, event.hello, event.login)
+    text = (
+        f"Refused at {event.command}: mail{sender}{_for(event.forward_paths)} ({peer}); we said {cut(event.reply, 300)}"
+    )
+    return text, [*_explained(event.reply, final=True), f"Session {event.session}" if event.session else ""]
+
+
+def _explained(reply_text: str, *, final: bool) -> Iterator[str]:
+    reply = reply_from_text(reply_text)
+    if reply is not None:
+        explained = explain(reply, final=final)
+        yield f"{explained.sentence} ({explained.side})"
+        yield explained.advice
+
+
+def _who(reverse_path: str | None) -> str:
+    return reverse_path or "nobody (<>)"
+
+
+def _peer(peer: str, hello: str, login: str | None) -> str:
+    logged_in = f", logged in as {login}" if login else ""
+    return f"{peer or 'address unknown'}{f', said it is {hello}' if hello else ''}{logged_in}"
+
+
+def _from(peer: str) -> str:
+    return f" ({peer})" if peer else ""
+
+
+def _for(forward_paths: tuple[str, ...]) -> str:
+    if not forward_paths:
+        return ""
+    more = f" ({count(len(forward_paths), 'recipient', 'recipients')})" if len(forward_paths) > 3 else ""
+    return f" for {some(forward_paths)}{more}"
+
+
+def _folder(folder: str) -> str:
+    return f"Folder {folder}" if folder else ""

@@ -1,0 +1,175 @@
+"""The journey in plain sentences."""
+
+from __future__ import annotations
+
+import dataclasses
+import unicodedata
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from posthouse.mail.ids import QueueId
+from posthouse.mail.journey import (
+    Accepted,
+    Attempted,
+    Deleted,
+    JourneyEvent,
+    Operated,
+    Placed,
+    Queued,
+    Refused,
+    Reported,
+    Retrieved,
+)
+from posthouse.mail.story import tell
+
+Q = QueueId("01QUEUE")
+ACCEPTED = Accepted(
+    queue_id=Q,
+    at=100.0,
+    reverse_path="ada@north.test",
+    forward_paths=("bob@south.test",),
+    size_octets=4096,
+    peer="192.0.2.1",
+    hello="laptop",
+    protocol="ESMTPS",
+)
+DEFERRED = Attempted(
+    queue_id=Q,
+    at=101.0,
+    forward_path="bob@south.test",
+    outcome="deferred",
+    reply="450 4.7.1 Greylisted",
+    from_peer=True,
+    next_hop="mx.south.test",
+    address="192.0.2.2",
+    attempt=1,
+    duration_s=0.34,
+    next_at=401.0,
+)
+REFUSED = Refused(
+    queue_id=Q,
+    at=1.0,
+    command="RCPT",
+    reply="550 5.1.1 No such mailbox",
+    peer="192.0.2.1",
+    hello="spam",
+    reverse_path="x@y.test",
+    forward_paths=("nobdy@south.test",),
+)
+WHO = {"queue_id": Q, "at": 1.0, "login": "bob@south.test", "uidl": Q, "peer": "192.0.2.9"}
+REPORTED = Reported(queue_id=Q, at=1.0, forward_paths=("b@s.test",), action="failed", report_queue_id=QueueId("01R"))
+OPERATED = Operated(queue_id=Q, at=1.0, action="hold", forward_paths=("b@s.test",), by="root")
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (ACCEPTED, "Accepted from ada@north.test (192.0.2.1, said it is laptop) for bob@south.test, 4.1 KB"),
+        (
+            dataclasses.replace(ACCEPTED, reverse_path="", login="ada", hello="", forward_paths=("a", "b", "c", "d")),
+            "Accepted from nobody (<>) (192.0.2.1, logged in as ada) for a, b, c and 1 more (4 recipients), 4.1 KB",
+        ),
+        (
+            dataclasses.replace(ACCEPTED, source="report", about=QueueId("01ABOUT")),
+            "A report about 01ABOUT was written here for bob@south.test, 4.1 KB",
+        ),
+        (dataclasses.replace(ACCEPTED, source="collection"), "Collected from 192.0.2.1 for bob@south.test, 4.1 KB"),
+        (dataclasses.replace(ACCEPTED, source="web", login="ada"), "Written here by ada for bob@south.test, 4.1 KB"),
+        (
+            Placed(queue_id=Q, at=1.0, forward_path="b@s.test", login="bob", folder="Inbox", uidl="u"),
+            "Put into the maildrop of bob, for b@s.test",
+        ),
+        (
+            Queued(queue_id=Q, at=1.0, forward_path="b@s.test", domain="s.test"),
+            "Waits to be sent on to s.test, for b@s.test",
+        ),
+        (
+            Queued(queue_id=Q, at=1.0, forward_path="b@s.test", domain="s.test", via="smtp.p.test"),
+            "Waits to be sent on to s.test by way of smtp.p.test, for b@s.test",
+        ),
+        (DEFERRED, "Waits: mx.south.test answered 450 4.7.1 Greylisted, next try in 5 min"),
+        (
+            dataclasses.replace(DEFERRED, next_at=101.0 + 3 * 86400),
+            "Waits: mx.south.test answered 450 4.7.1 Greylisted, next try on 4 January 1970, 00:01 UTC",
+        ),
+        (
+            dataclasses.replace(DEFERRED, reply="451 4.4.1 No answer", from_peer=False, next_at=None),
+            "Waits: 451 4.4.1 No answer",
+        ),
+        (
+            dataclasses.replace(DEFERRED, outcome="delivered", reply="250 OK"),
+            "Delivered: mx.south.test (192.0.2.2) took responsibility for bob@south.test",
+        ),
+        (
+            dataclasses.replace(DEFERRED, outcome="failed", reply="550 5.1.1 No"),
+            "Failed for bob@south.test: mx.south.test answered 550 5.1.1 No",
+        ),
+        (
+            dataclasses.replace(DEFERRED, outcome="uncertain", reply="451 4.4.2 Lost"),
+            "May have arrived: 451 4.4.2 Lost, next try in 5 min",
+        ),
+        (dataclasses.replace(DEFERRED, outcome="new", next_hop=""), None),
+        (REPORTED, "Told the sender about b@s.test (failed), in the report 01R"),
+        (
+            dataclasses.replace(REPORTED, report_queue_id=None, reason="the sender wants none"),
+            "No report about b@s.test (failed): the sender wants none",
+        ),
+        (Retrieved(**WHO), "Read by bob@south.test (192.0.2.9)"),  # type: ignore[arg-type]
+        (Deleted(**WHO), "Deleted by bob@south.test (192.0.2.9)"),  # type: ignore[arg-type]
+        (OPERATED, "The operator root put it on hold for b@s.test"),
+        (
+            REFUSED,
+            "Refused at RCPT: mail from x@y.test for nobdy@south.test (192.0.2.1, said it is spam);"
+            " we said 550 5.1.1 No such mailbox",
+        ),
+    ],
+)
+def test_a_sentence_for_each_event(event: JourneyEvent, text: str | None) -> None:
+    (line,) = tell([event])
+    assert line.at == event.at
+    assert text is None or line.text == text
+
+
+def test_codes_are_explained() -> None:
+    (line,) = tell([DEFERRED])
+    assert line.details[0] == "To bob@south.test, attempt 1 at mx.south.test (192.0.2.2), took 340 ms"
+    assert line.details[1].endswith("(recipient's house)")
+    assert line.details[2].startswith("Nothing to do yet")
+    assert not tell([dataclasses.replace(DEFERRED, outcome="failed")])[0].details[2].startswith("Nothing to do yet")
+
+
+def test_time_since_the_last_event_is_never_negative() -> None:
+    lines = tell([ACCEPTED, DEFERRED, dataclasses.replace(DEFERRED, at=50.0)])
+    assert [line.since_last_s for line in lines] == [0.0, 1.0, 0.0]
+
+
+def test_every_kind_has_its_line() -> None:
+    told = {ACCEPTED, DEFERRED, REFUSED, REPORTED, OPERATED, Retrieved(**WHO), Deleted(**WHO)}  # type: ignore[arg-type]
+    assert {type(event) for event in told} | {Placed, Queued} == set(get_args(JourneyEvent))
+
+
+@pytest.mark.conformance("C283")
+@given(st.text(), st.text(), st.text())
+def test_no_control_character_is_shown(hello: str, reply: str, path: str) -> None:
+    events: list[JourneyEvent] = [
+        dataclasses.replace(ACCEPTED, hello=hello, reverse_path=path, message_id=reply, session=hello),
+        dataclasses.replace(DEFERRED, reply=reply, next_hop=hello),
+        dataclasses.replace(DEFERRED, reply="550 " + reply, outcome=path),
+        dataclasses.replace(REFUSED, command=reply, hello=hello, forward_paths=(path,) * 5),
+        dataclasses.replace(REPORTED, reason=reply, forward_paths=(path,)),
+        dataclasses.replace(OPERATED, by=hello, action=reply),
+        Retrieved(**(WHO | {"peer": hello, "uidl": reply})),  # type: ignore[arg-type]
+    ]
+    for line in tell(events):
+        for text in (line.text, *line.details):
+            assert not {unicodedata.category(c) for c in text} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+            assert len(text) <= 1000
+
+
+def test_long_texts_are_cut() -> None:
+    (line,) = tell([dataclasses.replace(REFUSED, reply="550 " + "x" * 100_000, hello="y" * 100_000)])
+    assert len(line.text) == 1000
+    assert line.text.endswith("…")

@@ -158,7 +158,7 @@ class Pop3Session:
             self._log.warning("login failed", login=event.name, protocol="pop3")
             self.pop3.refuse("AUTH", "The login or the password is wrong")
             if self._failed_logins >= self.door.limits.failed_logins:
-                self.pop3.close("Too many failed logins")
+                self.pop3.close()
             return
         await self._enter_maildrop(account)
 

@@ -75,6 +75,12 @@ def test_a_capa_without_pipelining_ends_it() -> None:
     assert not client.pipelining
 
 
+def test_a_stuffed_dot_in_a_list_is_taken_off() -> None:
+    client = greeted()
+    client.capa()
+    assert hear(client, b"+OK\r\n..odd\r\n.\r\n") == [Capabilities((".odd",))]
+
+
 def test_capabilities_are_found_in_any_case() -> None:
     capabilities = Capabilities(("sasl PLAIN", "Top"))
     assert capabilities.has("TOP")

@@ -250,6 +250,13 @@ def test_a_line_without_end_closes() -> None:
     assert house.ended()
 
 
+def test_nothing_is_kept_after_the_end() -> None:
+    house = logged_in()
+    house.say("QUIT")
+    house.send(b"A" * 10_000)
+    assert len(vars(house.server)["_lines"]) == 0
+
+
 @pytest.mark.conformance("C236")
 def test_no_response_line_is_too_long_or_holds_what_is_not_printable() -> None:
     server = Pop3Server(OPTIONS)

@@ -36,10 +36,9 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 def tracked_files() -> list[Path]:
     """The files that git knows or would take, or, outside a repository (a released archive), none."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    try:
-        listing = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
+    if not (ROOT / ".git").exists():
         return []
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
     return [path for name in listing.split(b"\0") if name and (path := ROOT / name.decode()).is_file()]
 
 

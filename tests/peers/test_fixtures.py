@@ -95,20 +95,11 @@ class TestMailPrograms:
         assert len(smtp_sink.wait_for_messages(1)) == 1
 
     def test_s_nail_sends(self, s_nail: Program, smtp_sink: SmtpSink) -> None:
-        settings = [f"mta=smtp://127.0.0.1:{smtp_sink.port}", "v15-compat", "smtp-auth=none", "hostname=client.test"]
+        server = f"mta=smtp://127.0.0.1:{smtp_sink.port}"
+        settings = [server, "v15-compat", "smtp-auth=none", "hostname=client.test", "sendwait"]
         options = [part for setting in settings for part in ("-S", setting)]
-        run = s_nail(
-            "-:/",
-            "-n",
-            *options,
-            "-Ssendwait",
-            "-s",
-            "Hello",
-            "-r",
-            "anna@client.test",
-            "ben@house.test",
-            content=b"Hi\n",
-        )
+        paths = ["-r", "anna@client.test", "ben@house.test"]
+        run = s_nail("-:/", *options, "-s", "Hello", *paths, content=b"Hi\n")
         assert run.succeeded, str(run)
         assert len(smtp_sink.wait_for_messages(1)) == 1
 

@@ -1,0 +1,214 @@
+"""Changes to the directory, each one transaction. What contradicts it is refused in words for the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+
+from posthouse.mail.acceptance import INBOX
+from posthouse.mail.account import AccountSummary
+from posthouse.mail.address import Address, AddressError, parse_domain
+from posthouse.mail.ids import AccountId
+from posthouse.mail.world import Random
+from posthouse.storage.errors import DirectoryConflict
+from posthouse.storage.sqlite.connection import row, rows
+from posthouse.storage.sqlite.directory import bump, login_key
+from posthouse.storage.sqlite.threads import Readers
+from posthouse.storage.sqlite.writer import T, Work, Writer
+
+PASSWORD = "password"
+"""The kind of the one chosen password of an account; its verifier is an Argon2id hash."""
+SCRAM_ITERATIONS = 4096
+_SCRAM_SALT_OCTETS = 16
+
+_ADD_ACCOUNT = """
+INSERT INTO accounts(login, login_key, quota_octets, created_at, scram_salt, scram_iterations)
+VALUES (?, ?, ?, ?, ?, ?)"""
+_ADD_CREDENTIAL = "INSERT INTO credentials(account, kind, verifier, created_at) VALUES (?, ?, ?, ?)"
+_SUMMARIES = """
+SELECT account, login, quota_octets, suspended, coalesce(sum(message_count), 0), coalesce(sum(used_octets), 0)
+FROM accounts LEFT JOIN folders USING (account) WHERE removed_at IS NULL GROUP BY account ORDER BY login_key"""
+
+
+class SqliteAdministration:
+    """The operator's changes; every process sees them at once."""
+
+    def __init__(self, writer: Writer, readers: Readers, random: Random) -> None:
+        self._writer = writer
+        self._readers = readers
+        self._random = random
+
+    async def add_domain(self, domain: str) -> None:
+        name = _domain(domain)
+
+        def work(connection: apsw.Connection) -> None:
+            if _is_local(connection, name):
+                raise DirectoryConflict(f"the domain {name} is there already")
+            connection.execute("INSERT INTO domains VALUES (?)", (name,))
+
+        await self._change(work)
+
+    async def remove_domain(self, domain: str) -> None:
+        name = _domain(domain)
+
+        def work(connection: apsw.Connection) -> None:
+            _require_local(connection, name)
+            for table, command in (("addresses", "account"), ("aliases", "alias")):
+                used = row(connection, f"SELECT local_part FROM {table} WHERE domain = ? LIMIT 1", (name,))
+                if used is not None:
+                    address = f"{used[0]}@{name}"
+                    raise DirectoryConflict(
+                        f"the domain {name} still has {address}; run: posthouse {command} remove {address}"
+                    )
+            connection.execute("DELETE FROM domains WHERE domain = ?", (name,))
+
+        await self._change(work)
+
+    async def domains(self) -> tuple[str, ...]:
+        sql = "SELECT domain FROM domains ORDER BY domain"
+        return tuple(domain for (domain,) in await self._readers.query(lambda connection: rows(connection, sql)))
+
+    async def add_account(self, address: Address, *, verifier: str, quota_octets: int | None, now: float) -> AccountId:
+        salt = self._random.octets(_SCRAM_SALT_OCTETS)
+
+        def work(connection: apsw.Connection) -> AccountId:
+            _require_local(connection, address.domain)
+            _require_free(connection, address)
+            login = (str(address), address.key, quota_octets, now, salt, SCRAM_ITERATIONS)
+            connection.execute(_ADD_ACCOUNT, login)
+            account = AccountId(connection.last_insert_rowid())
+            connection.execute(_ADD_CREDENTIAL, (account, PASSWORD, verifier, now))
+            spelled = (address.key, address.local_part, address.domain, account)
+            connection.execute("INSERT INTO addresses VALUES (?, ?, ?, ?)", spelled)
+            folder = (account, INBOX, int(now))
+            connection.execute("INSERT INTO folders(account, name, uid_validity) VALUES (?, ?, ?)", folder)
+            return account
+
+        return await self._change(work)
+
+    async def accounts(self) -> tuple[AccountSummary, ...]:
+        found = await self._readers.query(lambda connection: rows(connection, _SUMMARIES))
+        return tuple(
+            AccountSummary(
+                account=account,
+                login=login,
+                quota_octets=quota_octets,
+                suspended=bool(suspended),
+                message_count=message_count,
+                used_octets=used_octets,
+            )
+            for account, login, quota_octets, suspended, message_count, used_octets in found
+        )
+
+    async def set_password(self, login: str, verifier: str, now: float) -> None:
+        def work(connection: apsw.Connection) -> None:
+            account = _account(connection, login)
+            connection.execute("DELETE FROM credentials WHERE account = ? AND kind = ?", (account, PASSWORD))
+            connection.execute(_ADD_CREDENTIAL, (account, PASSWORD, verifier, now))
+
+        await self._change(work)
+
+    async def set_suspended(self, login: str, suspended: bool) -> None:
+        def work(connection: apsw.Connection) -> None:
+            account = _account(connection, login)
+            connection.execute("UPDATE accounts SET suspended = ? WHERE account = ?", (suspended, account))
+
+        await self._change(work)
+
+    async def remove_account(self, login: str, *, keep_mail: bool, now: float) -> None:
+        def work(connection: apsw.Connection) -> None:
+            account = _account(connection, login)
+            connection.execute("UPDATE accounts SET removed_at = ? WHERE account = ?", (now, account))
+            connection.execute("DELETE FROM credentials WHERE account = ?", (account,))
+            connection.execute("DELETE FROM addresses WHERE account = ?", (account,))
+            if not keep_mail:
+                _remove_mail(connection, account, now)
+
+        await self._change(work)
+
+    async def add_alias(self, address: Address, targets: Sequence[Address]) -> None:
+        if not targets:
+            raise DirectoryConflict(f"the alias {address} needs at least one target")
+        if address.key in {target.key for target in targets}:
+            raise DirectoryConflict(f"the alias {address} leads to itself")
+
+        def work(connection: apsw.Connection) -> None:
+            _require_local(connection, address.domain)
+            _require_free(connection, address)
+            spelled = (address.key, address.local_part, address.domain)
+            connection.execute("INSERT INTO aliases VALUES (?, ?, ?)", spelled)
+            connection.executemany(
+                "INSERT INTO alias_targets VALUES (?, ?, ?, ?, ?)",
+                [(address.key, number, t.local_part, t.domain, t.key) for number, t in enumerate(targets)],
+            )
+
+        await self._change(work)
+
+    async def aliases(self) -> tuple[tuple[Address, tuple[Address, ...]], ...]:
+        sql = """
+            SELECT aliases.local_part, aliases.domain, alias_targets.local_part, alias_targets.domain
+            FROM aliases JOIN alias_targets USING (address_key) ORDER BY address_key, target_number"""
+        gathered: dict[Address, list[Address]] = {}
+        for local_part, domain, *target in await self._readers.query(lambda connection: rows(connection, sql)):
+            gathered.setdefault(Address(local_part, domain), []).append(Address(*target))
+        return tuple((address, tuple(targets)) for address, targets in gathered.items())
+
+    async def remove_alias(self, address: Address) -> None:
+        def work(connection: apsw.Connection) -> None:
+            connection.execute("DELETE FROM aliases WHERE address_key = ?", (address.key,))
+            if not connection.changes():
+                raise DirectoryConflict(f"there is no alias {address}; see: posthouse alias list")
+
+        await self._change(work)
+
+    async def _change(self, work: Work[T]) -> T:
+        """Run it in one transaction with the stamp that makes every process see it."""
+
+        def both(connection: apsw.Connection) -> T:
+            value = work(connection)
+            bump(connection)
+            return value
+
+        return await self._writer.submit(both)
+
+
+def _domain(text: str) -> str:
+    try:
+        name = parse_domain(text)
+    except AddressError as exc:
+        raise DirectoryConflict(f"{text!r} is not a domain: {exc}") from exc
+    if name.startswith("["):
+        raise DirectoryConflict(f"{text} is an address literal, not a domain")
+    return name
+
+
+def _is_local(connection: apsw.Connection, domain: str) -> bool:
+    return row(connection, "SELECT 1 FROM domains WHERE domain = ?", (domain,)) is not None
+
+
+def _require_local(connection: apsw.Connection, domain: str) -> None:
+    if not _is_local(connection, domain):
+        raise DirectoryConflict(f"the domain {domain} is not local; run: posthouse domain add {domain}")
+
+
+def _require_free(connection: apsw.Connection, address: Address) -> None:
+    for table, kind in (("addresses", "account"), ("aliases", "alias")):
+        if row(connection, f"SELECT 1 FROM {table} WHERE address_key = ?", (address.key,)) is not None:
+            raise DirectoryConflict(f"there is an {kind} {address} already; run: posthouse {kind} list")
+
+
+def _account(connection: apsw.Connection, login: str) -> AccountId:
+    key = login_key(login)
+    found = row(connection, "SELECT account FROM accounts WHERE login_key = ? AND removed_at IS NULL", (key,))
+    if found is None:
+        raise DirectoryConflict(f"there is no account {login}; see: posthouse account list")
+    return AccountId(found[0])
+
+
+def _remove_mail(connection: apsw.Connection, account: AccountId, now: float) -> None:
+    connection.execute(
+        "INSERT OR IGNORE INTO unreferenced SELECT ?2, queue_id FROM entries WHERE account = ?1", (account, now)
+    )
+    connection.execute("DELETE FROM entries WHERE account = ?", (account,))
+    connection.execute("DELETE FROM folders WHERE account = ?", (account,))

@@ -1,0 +1,129 @@
+"""Who is there: point look-ups on the loop's own connection, with a bounded cache that one query keeps fresh."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import apsw
+
+from posthouse.mail.account import Account, Credential, Expansion, Mailbox, Remote, Resolution, Unknown
+from posthouse.mail.address import Address, AddressError, parse_address, quoted, unquoted
+from posthouse.mail.ids import AccountId
+from posthouse.storage.sqlite.connection import row, rows
+from posthouse.storage.sqlite.errors import storage_errors
+from posthouse.storage.sqlite.threads import Readers
+
+CACHE_ENTRIES = 8192
+
+_VERSION = "SELECT version FROM directory_version"
+_MAILBOX = """
+SELECT account, login FROM addresses JOIN accounts USING (account) WHERE address_key = ? AND removed_at IS NULL"""
+_TARGETS = "SELECT local_part, domain FROM alias_targets WHERE address_key = ? ORDER BY target_number"
+_ACCOUNT = "SELECT account, login, quota_octets, suspended FROM accounts WHERE login_key = ? AND removed_at IS NULL"
+_CREDENTIALS = "SELECT kind, verifier FROM credentials WHERE account = ? ORDER BY credential"
+# Whoever is a direct target of an alias may answer as it.
+_IDENTITIES = """
+SELECT local_part, domain FROM addresses WHERE account = ?1
+UNION ALL
+SELECT aliases.local_part, aliases.domain FROM addresses
+JOIN alias_targets ON target_key = addresses.address_key
+JOIN aliases ON aliases.address_key = alias_targets.address_key
+WHERE addresses.account = ?1"""
+
+
+class SqliteDirectory:
+    """Answers are cached until any process changes the directory."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._connection = readers.here
+        self._version = -1
+        self._resolve = lru_cache(CACHE_ENTRIES)(self._look_up)
+        self._account = lru_cache(CACHE_ENTRIES)(self._look_up_account)
+        self._identities = lru_cache(CACHE_ENTRIES)(self._look_up_identities)
+        self._is_local = lru_cache(CACHE_ENTRIES)(self._look_up_domain)
+
+    async def resolve(self, forward_path: Address) -> Resolution:
+        with storage_errors():
+            self._freshen()
+            return self._resolve(forward_path.key, forward_path.domain)
+
+    async def account(self, login: str) -> Account | None:
+        key = login_key(login)
+        if key is None:
+            return None
+        with storage_errors():
+            self._freshen()
+            return self._account(key)
+
+    async def identities(self, account: AccountId) -> tuple[Address, ...]:
+        with storage_errors():
+            self._freshen()
+            return self._identities(account)
+
+    async def is_local_domain(self, domain: str) -> bool:
+        with storage_errors():
+            self._freshen()
+            return self._is_local(domain.lower())
+
+    def _freshen(self) -> None:
+        """Drop the cache if the directory changed since it was filled."""
+        version = row(self._connection, _VERSION)[0]
+        if version != self._version:
+            for cache in (self._resolve, self._account, self._identities, self._is_local):
+                cache.cache_clear()
+            self._version = version
+
+    def _look_up(self, key: str, domain: str) -> Resolution:
+        if not domain:
+            return Unknown()
+        if not self._is_local(domain):
+            return Remote(domain)
+        for candidate in _candidates(key, domain):
+            mailbox = row(self._connection, _MAILBOX, (candidate,))
+            if mailbox is not None:
+                return Mailbox(*mailbox)
+            targets = rows(self._connection, _TARGETS, (candidate,))
+            if targets:
+                return Expansion(tuple(Address(*target) for target in targets))
+        return Unknown()
+
+    def _look_up_account(self, key: str) -> Account | None:
+        found = row(self._connection, _ACCOUNT, (key,))
+        if found is None:
+            return None
+        account, login, quota_octets, suspended = found
+        credentials: list[Any] = rows(self._connection, _CREDENTIALS, (account,))
+        return Account(
+            account=account,
+            login=login,
+            quota_octets=quota_octets,
+            suspended=bool(suspended),
+            credentials=tuple(Credential(kind=kind, verifier=verifier) for kind, verifier in credentials),
+        )
+
+    def _look_up_identities(self, account: AccountId) -> tuple[Address, ...]:
+        return tuple(Address(*found) for found in rows(self._connection, _IDENTITIES, (account,)))
+
+    def _look_up_domain(self, domain: str) -> bool:
+        return row(self._connection, "SELECT 1 FROM domains WHERE domain = ?", (domain,)) is not None
+
+
+def login_key(login: str) -> str | None:
+    """The key of a login, which is an address; None when it is none."""
+    try:
+        return parse_address(login).key
+    except AddressError:
+        return None
+
+
+def _candidates(key: str, domain: str) -> tuple[str, ...]:
+    """The keys to try: the address itself, then the one without its `+detail`."""
+    local_part = unquoted(key[: -len(domain) - 1])
+    base, plus, _ = local_part.partition("+")
+    return (key, f"{quoted(base)}@{domain}") if plus and base else (key,)
+
+
+def bump(connection: apsw.Connection) -> None:
+    """Tell every process that the directory changed, in the transaction that changes it."""
+    connection.execute("UPDATE directory_version SET version = version + 1")

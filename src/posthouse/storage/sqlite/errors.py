@@ -1,0 +1,41 @@
+"""The one place where errors of SQLite and of the disk become those of `storage/errors.py`."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import apsw
+
+from posthouse.storage.errors import StorageBusy, StorageDamaged, StorageError, StorageFull
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def translated(exc: Exception) -> Exception:
+    """Our error for one of SQLite's or the disk's; any other (a bug, or ours already) as it is."""
+    match exc:
+        case StorageError():
+            return exc
+        case apsw.FullError():
+            return StorageFull("the database's disk is full")
+        case apsw.CorruptError() | apsw.NotADBError():
+            return StorageDamaged(f"the database is damaged ({exc}); run: posthouse restore DIR")
+        case apsw.Error():
+            return StorageBusy(f"the database could not do it now ({type(exc).__name__}: {exc})")
+        case OSError(errno=number) if number in _FULL:
+            return StorageFull("the disk of the content files is full")
+        case OSError():
+            return StorageBusy(f"a content file could not be used now ({exc.strerror})")
+        case _:
+            return exc
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Errors inside become ours, `from` the original."""
+    try:
+        yield
+    except (apsw.Error, OSError) as exc:
+        raise translated(exc) from exc

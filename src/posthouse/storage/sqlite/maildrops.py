@@ -1,0 +1,110 @@
+"""Maildrops: folders and their entries, and the right to expunge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import apsw
+
+from posthouse.mail.acceptance import INBOX
+from posthouse.mail.ids import AccountId, Uid
+from posthouse.mail.journey import JourneyEvent
+from posthouse.mail.maildrop import InUse, Listing, MaildropLock
+from posthouse.mail.world import Clock, Random
+from posthouse.storage.errors import AccountGone
+from posthouse.storage.sqlite.connection import row, rows
+from posthouse.storage.sqlite.content import SqliteContent, chunks
+from posthouse.storage.sqlite.errors import storage_errors
+from posthouse.storage.sqlite.journey import append_events
+from posthouse.storage.sqlite.threads import Readers
+from posthouse.storage.sqlite.writer import Writer
+
+_LIST = """
+SELECT uid, uidl, size_octets, flags, content, queue_id FROM entries
+WHERE folder = (SELECT folder FROM folders WHERE account = ? AND name = ?) ORDER BY uid"""
+_READ = """
+SELECT entries.prefix, messages.prefix, contents.size_octets, contents.file, contents.octets
+FROM folders JOIN entries USING (folder) JOIN messages USING (queue_id)
+JOIN contents ON contents.content = messages.content
+WHERE folders.account = ? AND folders.name = ? AND entries.uid = ?"""
+_INBOX = "SELECT folder FROM folders WHERE account = ? AND name = ?"
+_EXPUNGE = """
+DELETE FROM entries WHERE folder = ?1 AND uid IN (SELECT value FROM json_each(?2)) RETURNING queue_id, size_octets"""
+_EXPUNGED = """
+UPDATE folders SET message_count = message_count - ?2, used_octets = used_octets - ?3,
+    change_counter = change_counter + 1 WHERE folder = ?1"""
+_UNREFERENCED = "INSERT OR IGNORE INTO unreferenced VALUES (?, ?)"
+_ACCOUNT = "SELECT 1 FROM accounts WHERE account = ? AND removed_at IS NULL"
+
+
+class SqliteMaildrops:
+    """Entries of accounts' folders. Locks are kept in memory: one process serves POP3."""
+
+    def __init__(self, writer: Writer, readers: Readers, content: SqliteContent, clock: Clock, random: Random) -> None:
+        self._writer = writer
+        self._readers = readers
+        self._content = content
+        self._clock = clock
+        self._random = random
+        self._locks: dict[AccountId, str] = {}
+
+    async def lock(self, account: AccountId) -> MaildropLock | InUse:
+        with storage_errors():
+            if row(self._readers.here, _ACCOUNT, (account,)) is None:
+                raise AccountGone(f"account {account} was removed")
+        if account in self._locks:
+            return InUse()
+        token = self._locks[account] = self._random.octets(16).hex()
+        return MaildropLock(account, token)
+
+    async def unlock(self, lock: MaildropLock) -> None:
+        if self._locks.get(lock.account) == lock.token:
+            del self._locks[lock.account]
+
+    async def list(self, account: AccountId, folder: str = INBOX) -> Listing:
+        found = await self._readers.query(lambda connection: rows(connection, _LIST, (account, folder)))
+        return Listing(*zip(*found, strict=True)) if found else Listing()
+
+    async def read(self, account: AccountId, uid: Uid, folder: str = INBOX) -> AsyncIterator[bytes]:
+        found = await self._readers.query(lambda connection: row(connection, _READ, (account, folder, uid)))
+        if found is None:
+            raise KeyError(uid)
+        entry_prefix, message_prefix, size_octets, file, octets = found
+        if file is None:
+            for chunk in chunks(b"".join((entry_prefix, message_prefix, octets))):
+                yield chunk
+            return
+        for chunk in chunks(entry_prefix + message_prefix):
+            yield chunk
+        async for chunk in self._content.file_chunks(file, size_octets):
+            yield chunk
+
+    async def expunge(self, lock: MaildropLock, uids: Sequence[Uid], events: Sequence[JourneyEvent]) -> bool:
+        now = self._clock.now()
+
+        def work(connection: apsw.Connection) -> bool:
+            if self._locks.get(lock.account) != lock.token:
+                return False
+            inbox = row(connection, _INBOX, (lock.account, INBOX))
+            if inbox is not None:
+                remove_entries(connection, inbox[0], uids, now)
+            append_events(connection, events)
+            return True
+
+        return await self._writer.submit(work)
+
+    async def used_octets(self, account: AccountId) -> int:
+        with storage_errors():
+            sql = "SELECT coalesce(sum(used_octets), 0) FROM folders WHERE account = ?"
+            used: int = row(self._readers.here, sql, (account,))[0]
+        return used
+
+
+def remove_entries(connection: apsw.Connection, folder: int, uids: Sequence[int], now: float) -> None:
+    """Remove entries of one folder, those that are still there, and keep its counts."""
+    removed: list[Any] = rows(connection, _EXPUNGE, (folder, json.dumps(list(uids))))
+    if removed:
+        connection.execute(_EXPUNGED, (folder, len(removed), sum(size for _, size in removed)))
+        connection.executemany(_UNREFERENCED, [(now, queue_id) for queue_id, _ in removed])

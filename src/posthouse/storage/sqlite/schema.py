@@ -1,0 +1,113 @@
+"""Creating the database, bringing it to this version, and refusing one that is damaged or not ours."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+
+import apsw
+
+from posthouse.storage.errors import StorageDamaged
+from posthouse.storage.filesystem import FileSystem
+from posthouse.storage.sqlite.connection import APPLICATION_ID, check_library, open_writable, row, rows
+
+QUICK_CHECK_OCTETS = 16 * 1024 * 1024
+"""Up to this size every page is checked when opening; above it, only the ends of each table."""
+
+
+def migrations() -> tuple[tuple[int, str], ...]:
+    """(number, SQL) of each packaged migration, in order."""
+    folder = resources.files("posthouse.storage.sqlite") / "migrations"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return tuple((int(file.name[:4]), file.read_text("utf-8")) for file in files)
+
+
+def open_database(path: Path, *, vfs: str | None, create: bool, file_system: FileSystem) -> apsw.Connection:
+    """The writer's connection to a database of this version. Raises StorageDamaged with one clear line."""
+    check_library()
+    if create and vfs is None:
+        _create_private(path)
+    try:
+        connection = open_writable(path, vfs=vfs, create=create)
+        try:
+            _check_ours(connection, path, may_be_empty=create)
+            _migrate(connection, path)
+            _check_structure(connection, path)
+        except BaseException:
+            connection.close(True)
+            raise
+    except apsw.CantOpenError as exc:
+        raise StorageDamaged(f"{path}: there is no database that can be opened; run: posthouse init") from exc
+    except apsw.NotADBError as exc:
+        raise StorageDamaged(
+            f"{path}: this file is not a database; move it away and run: posthouse restore DIR"
+        ) from exc
+    except apsw.CorruptError as exc:
+        raise _damaged(path, str(exc)) from exc
+    if create:
+        file_system.sync_folder(path.parent)
+    return connection
+
+
+def _create_private(path: Path) -> None:
+    # SQLite gives its -wal and -shm files the mode of the database file.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _check_ours(connection: apsw.Connection, path: Path, *, may_be_empty: bool) -> None:
+    application_id = connection.pragma("application_id")
+    if application_id == APPLICATION_ID:
+        return
+    empty = application_id == 0 and row(connection, "SELECT count(*) FROM sqlite_schema")[0] == 0
+    if not empty:
+        raise StorageDamaged(f"{path}: this database belongs to another program; set data_dir to another folder")
+    if not may_be_empty:
+        raise StorageDamaged(f"{path}: the database is empty; run: posthouse init, or: posthouse restore DIR")
+
+
+def _migrate(connection: apsw.Connection, path: Path) -> None:
+    known = migrations()
+    version = connection.pragma("user_version")
+    assert isinstance(version, int)
+    if version > known[-1][0]:
+        raise StorageDamaged(
+            f"{path}: written by a newer version of posthouse (schema {version}, not {known[-1][0]}); install that one"
+        )
+    for number, sql in known:
+        if number > version:
+            _apply(connection, number, sql)
+
+
+def _apply(connection: apsw.Connection, number: int, sql: str) -> None:
+    """One migration in one transaction; another process may have been faster."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if connection.pragma("user_version") == number - 1:
+            connection.execute(sql)
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={number}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _check_structure(connection: apsw.Connection, path: Path) -> None:
+    octets = row(connection, "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")[0]
+    if octets <= QUICK_CHECK_OCTETS:
+        verdict = row(connection, "PRAGMA quick_check(1)")[0]
+        if verdict != "ok":
+            raise _damaged(path, verdict)
+        return
+    tables = rows(connection, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    for (table,) in tables:
+        key = rows(connection, "SELECT name FROM pragma_table_info(?) WHERE pk = 1", (table,))[0][0]
+        for order in ("ASC", "DESC"):
+            rows(connection, f'SELECT * FROM "{table}" ORDER BY "{key}" {order} LIMIT 1')
+
+
+def _damaged(path: Path, what: str) -> StorageDamaged:
+    line = " ".join(what.split())
+    return StorageDamaged(f"{path}: the database is damaged ({line}); run: posthouse restore DIR")

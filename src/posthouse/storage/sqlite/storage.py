@@ -1,0 +1,205 @@
+"""The façade: one house's durable state in one SQLite database and the content files beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import apsw
+
+from posthouse.mail.acceptance import Acceptance
+from posthouse.mail.spool import Settlement
+from posthouse.mail.world import Clock, Random
+from posthouse.storage.filesystem import FileSystem, RealFileSystem
+from posthouse.storage.sqlite.accept import Taken, insert_acceptance
+from posthouse.storage.sqlite.administration import SqliteAdministration
+from posthouse.storage.sqlite.changes import LocalChanges
+from posthouse.storage.sqlite.checkpoint import Checkpointer
+from posthouse.storage.sqlite.connection import DATABASE, forget
+from posthouse.storage.sqlite.content import SqliteContent, SqliteDraft
+from posthouse.storage.sqlite.directory import SqliteDirectory
+from posthouse.storage.sqlite.errors import storage_errors
+from posthouse.storage.sqlite.incarnation import Incarnation
+from posthouse.storage.sqlite.journey import SqliteJourney
+from posthouse.storage.sqlite.maildrops import SqliteMaildrops
+from posthouse.storage.sqlite.schema import open_database
+from posthouse.storage.sqlite.settle import write_settlement
+from posthouse.storage.sqlite.spool import SqliteSpool
+from posthouse.storage.sqlite.sweep import sweep_messages, take_over_dead
+from posthouse.storage.sqlite.threads import Readers
+from posthouse.storage.sqlite.writer import Batches, InlineWriter, ThreadWriter, Work, Writer, exit_now
+
+_INCARNATION_OCTETS = 8
+
+
+class SqliteStorage:
+    """Implements `storage.interfaces.Storage`. Several processes may open the same folder."""
+
+    def __init__(
+        self,
+        *,
+        connection: apsw.Connection,
+        checkpointer: Checkpointer,
+        writer: Writer,
+        readers: Readers,
+        incarnation: Incarnation,
+        content: SqliteContent,
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        self._connection = connection
+        self._checkpointer = checkpointer
+        self._writer = writer
+        self._readers = readers
+        self._incarnation = incarnation
+        self._clock = clock
+        self._open = True
+        self.content = content
+        self.changes = LocalChanges()
+        self.directory = SqliteDirectory(readers)
+        self.administration = SqliteAdministration(writer, readers, random)
+        self.maildrops = SqliteMaildrops(writer, readers, content, clock, random)
+        self.spool = SqliteSpool(writer, readers, self.changes, random, incarnation.name)
+        self.journey = SqliteJourney(writer, readers)
+
+    @classmethod
+    async def open(
+        cls,
+        data_dir: Path,
+        *,
+        clock: Clock,
+        random: Random,
+        file_system: FileSystem | None = None,
+        vfs: str | None = None,
+        inline_writer: bool = False,
+        create: bool = False,
+        on_fatal: Callable[[str], None] = exit_now,
+    ) -> SqliteStorage:
+        """Open the database in `data_dir`; only `create` makes a new one. Raises StorageDamaged, StorageBusy.
+
+        `inline_writer`: no thread at all, each call commits before it returns. `on_fatal` must not return in a
+        process that serves: it is called when nothing may be answered any more.
+        """
+        disk = file_system or RealFileSystem()
+        path = data_dir / DATABASE
+        folder = data_dir / "content"
+        with storage_errors():
+            if create:
+                disk.make_folder(data_dir)
+            connection = open_database(path, vfs=vfs, create=create, file_system=disk)
+            disk.make_folder(folder)
+            disk.sync_folder(data_dir)
+            incarnation = Incarnation(data_dir / "incarnations", random.octets(_INCARNATION_OCTETS).hex())
+            readers = Readers(path, vfs=vfs, threaded=not inline_writer)
+            checkpointer = Checkpointer(connection, path, vfs=vfs, threaded=not inline_writer)
+        storage = cls(
+            connection=connection,
+            checkpointer=checkpointer,
+            writer=_writer(Batches(connection, checkpointer, on_fatal), inline=inline_writer),
+            readers=readers,
+            incarnation=incarnation,
+            content=SqliteContent(folder, incarnation.name, disk, readers),
+            clock=clock,
+            random=random,
+        )
+        await storage._begin()
+        return storage
+
+    async def accept(self, acceptance: Acceptance) -> None:
+        def work(connection: apsw.Connection, drafts: Mapping[str, bytes | str]) -> Taken:
+            taken = Taken()
+            insert_acceptance(connection, acceptance, drafts, taken)
+            return taken
+
+        await self._write((acceptance,), work)
+
+    async def settle(self, settlement: Settlement) -> bool:
+        now = self._clock.now()
+
+        def work(connection: apsw.Connection, drafts: Mapping[str, bytes | str]) -> Taken | None:
+            return write_settlement(connection, settlement, drafts, self._incarnation.name, now)
+
+        settled = await self._write(settlement.generated, work) is not None
+        if settled:
+            self.changes.notify()
+        return settled
+
+    async def sweep(self, now: float) -> None:
+        disk = self.content.file_system
+        folder = self.content.folder
+        if await take_over_dead(self._writer, self._readers, self._incarnation, folder, disk):
+            self.changes.notify()
+        await sweep_messages(self._writer, self._readers, folder, disk, now)
+
+    async def close(self) -> None:
+        """Commit what was submitted, discard open drafts, release our claims. Safe to call twice."""
+        if not self._open:
+            return
+        self._open = False
+        await self._readers.disk(self.content.remove_drafts)
+        await self._writer.submit(self._incarnation.end)
+        await self._writer.close()
+        self._checkpointer.close()
+        await self._readers.close()
+        self._connection.close(True)
+        self._incarnation.release(remove=True)
+
+    def abandon(self) -> None:
+        """Leave everything as the death of the process would: for simulation and tests."""
+        if not self._open:
+            return
+        self._open = False
+        self._writer.abandon()
+        self.content.abandon()
+        self._checkpointer.abandon()
+        self._readers.abandon()
+        forget(self._connection)
+        self._incarnation.release(remove=False)
+
+    async def _begin(self) -> None:
+        now = self._clock.now()
+        try:
+            await self._writer.submit(lambda connection: self._incarnation.begin(connection, now))
+            disk = self.content.file_system
+            await take_over_dead(self._writer, self._readers, self._incarnation, self.content.folder, disk)
+        except BaseException:
+            self.abandon()
+            raise
+
+    async def _write(
+        self,
+        acceptances: Sequence[Acceptance],
+        work: Callable[[apsw.Connection, Mapping[str, bytes | str]], Taken | None],
+    ) -> Taken | None:
+        """Commit work that gives drafts their rows; what becomes of the drafts is settled when it is decided."""
+        drafts = _drafts(self.content, acceptances)
+        octets = {draft.handle: draft.file or draft.octets for draft in drafts}
+        self.content.begin_accept(drafts)
+
+        def decided(taken: Taken | None, committed: bool) -> None:
+            handles = frozenset(taken.handles) if committed and taken is not None else frozenset()
+            self.content.end_accept(drafts, handles)
+            if committed and taken is not None and taken.forwards:
+                self.changes.notify()
+
+        writing: Work[Taken | None] = lambda connection: work(connection, octets)  # noqa: E731
+        return await self._writer.submit(writing, decided)
+
+
+def _drafts(content: SqliteContent, acceptances: Sequence[Acceptance]) -> list[SqliteDraft]:
+    """The drafts that these acceptances name, reports included."""
+    found: list[SqliteDraft] = []
+    for acceptance in acceptances:
+        draft = content.find(acceptance.content.handle)
+        if draft is not None:
+            found.append(draft)
+        if acceptance.generated:
+            found += _drafts(content, acceptance.generated)
+    return found
+
+
+def _writer(batches: Batches, *, inline: bool) -> Writer:
+    if inline:
+        return InlineWriter(batches)
+    return ThreadWriter(batches, asyncio.get_running_loop())

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import argon2
 
-from posthouse.mail.account import Account
+from posthouse.mail.account import PASSWORD, Account
 from posthouse.mail.address import AddressError, parse_address
 from posthouse.mail.world import Clock, Random
 
@@ -69,7 +69,7 @@ class Authenticator:
         """
         key = login_key(login)
         account = await self._directory.account(key) if key is not None else None
-        credentials = tuple(c.verifier for c in account.credentials if c.kind == "chosen") if account else ()
+        credentials = tuple(c.verifier for c in account.credentials if c.kind == PASSWORD) if account else ()
         for verifier in credentials:
             remembered = self._remembered(key or "", password, verifier)
             if remembered or await self._verify(verifier, password):

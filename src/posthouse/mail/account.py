@@ -9,6 +9,10 @@ from posthouse.mail.address import Address
 from posthouse.mail.ids import AccountId
 
 
+PASSWORD = "password"
+"""The kind of the one chosen password of an account."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
     """One way to prove who one is. `verifier` is an Argon2id hash in its usual `$argon2id$…` spelling."""

@@ -176,13 +176,20 @@ class Changes(Protocol):
 class Storage(Protocol):
     """One house's durable state."""
 
-    directory: Directory
-    administration: Administration
-    content: Content
-    maildrops: Maildrops
-    spool: Spool
-    journey: Journey
-    changes: Changes
+    @property
+    def directory(self) -> Directory: ...
+    @property
+    def administration(self) -> Administration: ...
+    @property
+    def content(self) -> Content: ...
+    @property
+    def maildrops(self) -> Maildrops: ...
+    @property
+    def spool(self) -> Spool: ...
+    @property
+    def journey(self) -> Journey: ...
+    @property
+    def changes(self) -> Changes: ...
 
     async def accept(self, acceptance: Acceptance) -> None:
         """All of it in one durable transaction. Repeating one with the same queue id changes nothing.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import apsw
 
 from posthouse.mail.acceptance import INBOX
-from posthouse.mail.account import AccountSummary
+from posthouse.mail.account import PASSWORD, AccountSummary
 from posthouse.mail.address import Address, AddressError, parse_domain
 from posthouse.mail.ids import AccountId
 from posthouse.mail.world import Random
@@ -17,8 +17,6 @@ from posthouse.storage.sqlite.directory import bump, login_key
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.writer import T, Work, Writer
 
-PASSWORD = "password"
-"""The kind of the one chosen password of an account; its verifier is an Argon2id hash."""
 SCRAM_ITERATIONS = 4096
 _SCRAM_SALT_OCTETS = 16
 

@@ -7,7 +7,7 @@ file, created exclusively at its final name and synced, with its folder, by `sea
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import apsw
@@ -144,7 +144,7 @@ class SqliteContent:
         self._drafts[draft.handle] = draft
         return draft
 
-    async def open(self, content_id: ContentId) -> AsyncIterator[bytes]:
+    async def open(self, content_id: ContentId) -> AsyncGenerator[bytes, None]:
         def find(connection: apsw.Connection) -> tuple[int, str | None, bytes | None] | None:
             found: tuple[int, str | None, bytes | None] | None = row(
                 connection, "SELECT size_octets, file, octets FROM contents WHERE content = ?", (content_id,)
@@ -162,7 +162,7 @@ class SqliteContent:
         async for chunk in self.file_chunks(file, size_octets):
             yield chunk
 
-    async def file_chunks(self, file: str, size_octets: int) -> AsyncIterator[bytes]:
+    async def file_chunks(self, file: str, size_octets: int) -> AsyncGenerator[bytes, None]:
         """A content file in chunks. Raises StorageDamaged when it is missing or too short."""
         path = self.folder / file
         offset = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import apsw
@@ -67,7 +67,7 @@ class SqliteMaildrops:
         found = await self._readers.query(lambda connection: rows(connection, _LIST, (account, folder)))
         return Listing(*zip(*found, strict=True)) if found else Listing()
 
-    async def read(self, account: AccountId, uid: Uid, folder: str = INBOX) -> AsyncIterator[bytes]:
+    async def read(self, account: AccountId, uid: Uid, folder: str = INBOX) -> AsyncGenerator[bytes, None]:
         found = await self._readers.query(lambda connection: row(connection, _READ, (account, folder, uid)))
         if found is None:
             raise KeyError(uid)

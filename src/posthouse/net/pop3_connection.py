@@ -106,12 +106,11 @@ class Pop3Connection:
 
     async def _next(self) -> Event | Signal:
         try:
-            self._flush()
             while (event := self._pop3.next_event()) is NEED_DATA:
+                self._flush()
                 async with asyncio.timeout(self._timeout_s):
                     octets = await self.stream.read()
                 self._pop3.receive(octets)
-                self._flush()
         except TimeoutError as exc:
             self.stream.abort()
             raise Pop3Failed("no answer in time") from exc

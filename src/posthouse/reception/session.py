@@ -169,7 +169,7 @@ class SmtpSession:
             case EndOfContent():
                 await self._end_content()
             case Hello():
-                self.smtp.reply(Reply(250, None, f"{self.door.options.hostname} greets you"))
+                self.smtp.reply(Reply(250, None, "greets you"))
             case Authenticate():
                 await self._authenticate(event)
             case Verify():

@@ -1,0 +1,231 @@
+"""`posthouse domain`, `posthouse account`, `posthouse alias`: who is there."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sys
+from typing import Annotated
+
+import typer
+
+from posthouse.app import World
+from posthouse.cli.common import (
+    ConfigOption,
+    JsonOption,
+    Problem,
+    address_argument,
+    domain_argument,
+    print_rows,
+    with_storage,
+)
+from posthouse.config import Config
+from posthouse.identity.authenticator import hash_password
+from posthouse.mail.words import size
+from posthouse.storage.interfaces import Storage
+
+domain = typer.Typer(help="Domains whose mail this house takes.", no_args_is_help=True)
+account = typer.Typer(help="Accounts: a login and a maildrop each.", no_args_is_help=True)
+alias = typer.Typer(help="Addresses that lead to other addresses.", no_args_is_help=True)
+
+_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+_SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)\Z", re.IGNORECASE)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+PasswordStdin = Annotated[
+    bool, typer.Option("--password-stdin", help="Read the password from standard input instead of making one.")
+]
+
+
+def new_password() -> str:
+    """Twenty characters in four groups, 98 random bits, without letters that look alike."""
+    return "-".join("".join(secrets.choice(_ALPHABET) for _ in range(5)) for _ in range(4))
+
+
+def _password(from_stdin: bool) -> tuple[str, bool]:
+    """The password, and whether we made it."""
+    if not from_stdin:
+        return new_password(), True
+    password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise Problem("standard input holds no password")
+    return password, False
+
+
+@domain.command("add")
+def domain_add(name: str, config: ConfigOption = None) -> None:
+    """Take mail for a domain."""
+    checked = domain_argument(name)
+
+    async def work(storage: Storage, _config: Config, _world: World) -> None:
+        await storage.administration.add_domain(checked)
+
+    with_storage(config, work)
+    print(f"Mail for {checked} is now taken here. Next: posthouse account add you@{checked}")
+
+
+@domain.command("list")
+def domain_list(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """The domains whose mail is taken here."""
+
+    async def work(storage: Storage, _config: Config, _world: World) -> tuple[str, ...]:
+        return await storage.administration.domains()
+
+    rows = [{"domain": name} for name in with_storage(config, work)]
+    print_rows(rows, ["domain"], as_json=json, empty="No domain yet. Add one: posthouse domain add example.org")
+
+
+@domain.command("remove")
+def domain_remove(name: str, config: ConfigOption = None) -> None:
+    """Take no more mail for a domain that has no addresses left."""
+    checked = domain_argument(name)
+
+    async def work(storage: Storage, _config: Config, _world: World) -> None:
+        await storage.administration.remove_domain(checked)
+
+    with_storage(config, work)
+    print(f"Mail for {checked} is no longer taken here.")
+
+
+@account.command("add")
+def account_add(
+    address: str,
+    config: ConfigOption = None,
+    password_stdin: PasswordStdin = False,
+    quota: Annotated[str | None, typer.Option(help="Most octets in the maildrop, such as 500M or 2G.")] = None,
+) -> None:
+    """Make an account; its password is made and shown once, unless you give one."""
+    checked = address_argument(address)
+    quota_octets = parse_size(quota) if quota is not None else None
+    password, made = _password(password_stdin)
+    verifier = hash_password(password)
+
+    async def work(storage: Storage, _config: Config, world: World) -> None:
+        await storage.administration.add_account(
+            checked, verifier=verifier, quota_octets=quota_octets, now=world.clock.now()
+        )
+
+    with_storage(config, work)
+    print(f"Account {checked} is there." + (f" Its password, shown this once: {password}" if made else ""))
+
+
+@account.command("list")
+def account_list(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """All accounts with what they hold."""
+
+    async def work(storage: Storage, _config: Config, _world: World) -> list[dict[str, object]]:
+        return [
+            {
+                "login": entry.login,
+                "messages": entry.message_count,
+                "used_octets": entry.used_octets,
+                "quota_octets": entry.quota_octets,
+                "suspended": entry.suspended,
+            }
+            for entry in await storage.administration.accounts()
+        ]
+
+    rows = with_storage(config, work)
+    if not json:
+        for row in rows:
+            row["used"] = size(int(str(row["used_octets"])))
+            row["quota"] = "none" if row["quota_octets"] is None else size(int(str(row["quota_octets"])))
+            row["state"] = "suspended" if row["suspended"] else "active"
+    columns = ["login", "messages", "used", "quota", "state"]
+    print_rows(rows, columns, as_json=json, empty="No account yet. Add one: posthouse account add you@example.org")
+
+
+@account.command("password")
+def account_password(address: str, config: ConfigOption = None, password_stdin: PasswordStdin = False) -> None:
+    """Give an account a new password."""
+    checked = address_argument(address)
+    password, made = _password(password_stdin)
+    verifier = hash_password(password)
+
+    async def work(storage: Storage, _config: Config, world: World) -> None:
+        await storage.administration.set_password(checked.key, verifier, world.clock.now())
+
+    with_storage(config, work)
+    print(f"{checked} has a new password" + (f", shown this once: {password}" if made else "."))
+
+
+@account.command("suspend")
+def account_suspend(
+    address: str,
+    config: ConfigOption = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Let the account log in again.")] = False,
+) -> None:
+    """Refuse an account's logins; its mail is still taken and kept."""
+    checked = address_argument(address)
+
+    async def work(storage: Storage, _config: Config, _world: World) -> None:
+        await storage.administration.set_suspended(checked.key, not undo)
+
+    with_storage(config, work)
+    print(f"{checked} {'may log in again' if undo else 'may not log in any more; undo with --undo'}.")
+
+
+@account.command("remove")
+def account_remove(
+    address: str,
+    config: ConfigOption = None,
+    keep_mail: Annotated[bool, typer.Option("--keep-mail", help="Keep the stored messages.")] = False,
+) -> None:
+    """Remove an account, and its mail unless told to keep it."""
+    checked = address_argument(address)
+
+    async def work(storage: Storage, _config: Config, world: World) -> None:
+        await storage.administration.remove_account(checked.key, keep_mail=keep_mail, now=world.clock.now())
+
+    with_storage(config, work)
+    print(f"{checked} is gone" + ("; its mail is kept." if keep_mail else ", with its mail."))
+
+
+@alias.command("add")
+def alias_add(address: str, targets: list[str], config: ConfigOption = None) -> None:
+    """Let an address lead to others, here or elsewhere."""
+    checked = address_argument(address)
+    checked_targets = [address_argument(target) for target in targets]
+
+    async def work(storage: Storage, _config: Config, _world: World) -> None:
+        await storage.administration.add_alias(checked, checked_targets)
+
+    with_storage(config, work)
+    print(f"{checked} now leads to {', '.join(map(str, checked_targets))}.")
+
+
+@alias.command("list")
+def alias_list(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """All aliases."""
+
+    async def work(storage: Storage, _config: Config, _world: World) -> list[dict[str, object]]:
+        return [
+            {"address": str(address), "targets": [str(target) for target in targets]}
+            for address, targets in await storage.administration.aliases()
+        ]
+
+    rows = with_storage(config, work)
+    if not json:
+        rows = [{"address": row["address"], "targets": ", ".join(row["targets"])} for row in rows]  # type: ignore[arg-type]
+    print_rows(rows, ["address", "targets"], as_json=json, empty="No alias yet.")
+
+
+@alias.command("remove")
+def alias_remove(address: str, config: ConfigOption = None) -> None:
+    """Remove an alias."""
+    checked = address_argument(address)
+
+    async def work(storage: Storage, _config: Config, _world: World) -> None:
+        await storage.administration.remove_alias(checked)
+
+    with_storage(config, work)
+    print(f"{checked} leads nowhere any more.")
+
+
+def parse_size(text: str) -> int:
+    """Octets from `500M`, `2G` or a plain number; K, M, G, T are powers of 1024."""
+    match = _SIZE.match(text)
+    if match is None:
+        raise Problem(f"{text!r} is not a size; write for example 500M or 2G")
+    factor: int = 1024 ** _POWERS[match[2].upper()]
+    return int(match[1]) * factor

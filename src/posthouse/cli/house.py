@@ -1,0 +1,178 @@
+"""`posthouse init` and `posthouse serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from posthouse.app import SELF_SIGNED, AlreadyServed, House, World, open_storage
+from posthouse.cli.accounts import new_password
+from posthouse.cli.common import (
+    ConfigOption,
+    Problem,
+    address_argument,
+    domain_argument,
+    load_config,
+)
+from posthouse.config import Config, load
+from posthouse.identity.authenticator import hash_password
+from posthouse.log import make_log
+from posthouse.mail.address import Address
+from posthouse.net.listener import PortTaken
+from posthouse.net.tls import CertificateUnusable, make_self_signed
+from posthouse.storage.errors import StorageError
+
+CONFIG_NAME = "posthouse.toml"
+
+_TEMPLATE = """\
+# The configuration of this house. Relative paths are relative to this file.
+hostname = "{hostname}"
+data_dir = "."
+postmaster = "{postmaster}"       # who reads mail to postmaster
+
+[listen]                          # an empty list closes that door
+smtp        = ["0.0.0.0:25"]      # mail from other houses
+submission  = ["0.0.0.0:587"]     # mail from your own people, STARTTLS
+submissions = ["0.0.0.0:465"]     # the same, TLS from the first octet
+pop3s       = ["0.0.0.0:995"]     # mail programs download from here
+
+# [tls]                           # absent: the self-signed pair beside this file
+# certificate = "/etc/letsencrypt/live/{hostname}/fullchain.pem"
+# key = "/etc/letsencrypt/live/{hostname}/privkey.pem"
+
+# [forwarding]
+# routes = {{ "*" = "smarthost.example.net:25" }}   # absent: by MX
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands that stand alone."""
+    app.command("init")(init)
+    app.command("serve")(serve)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The data folder to make.")] = Path("posthouse"),
+    hostname: Annotated[str | None, typer.Option(help="This machine's full name, such as mx.example.org.")] = None,
+    domain: Annotated[str | None, typer.Option(help="The first domain whose mail is taken.")] = None,
+    account: Annotated[str | None, typer.Option(help="The first account, an address in that domain.")] = None,
+) -> None:
+    """Make a house: folder, configuration, database, certificate, domain, and an account with a password."""
+    if (folder / CONFIG_NAME).exists():
+        raise Problem(
+            f"{folder / CONFIG_NAME} exists already; run it with: posthouse serve --config {folder}/{CONFIG_NAME}"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Problem(f"{folder} exists and is not an empty folder; name another one")
+    host = domain_argument(hostname or _ask("This machine's full name", _guess_hostname(), "--hostname"))
+    first_domain = domain_argument(domain or _ask("The domain whose mail it takes", _parent(host), "--domain"))
+    address = address_argument(account or _ask("The first account", f"postmaster@{first_domain}", "--account"))
+    if address.domain != first_domain:
+        raise Problem(f"the account {address} is not in the domain {first_domain}; give --domain {address.domain}")
+    password = new_password()
+    _make(folder, host, first_domain, address, password)
+    config = folder / CONFIG_NAME
+    print(f"The house {host} is ready in {folder}, with the account")
+    print(f"  login     {address}")
+    print(f"  password  {password}   (shown this once)")
+    print(f"Start it with:  posthouse serve --config {config}")
+
+
+def _make(folder: Path, hostname: str, domain: str, address: Address, password: str) -> None:
+    """Everything is made in a folder beside, and moved when it is whole: a failed init leaves nothing behind."""
+    existed = folder.exists()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=".init-", dir=folder))
+    except OSError as exc:
+        raise Problem(f"{folder} cannot be made: {exc.strerror}") from exc
+    try:
+        text = _TEMPLATE.format(hostname=hostname, postmaster=address)
+        (made / CONFIG_NAME).write_text(text, encoding="utf-8")
+        config = load(made / CONFIG_NAME)
+        world = World()
+        make_self_signed(hostname, made / SELF_SIGNED[0], made / SELF_SIGNED[1], world.clock.now())
+        asyncio.run(_fill(config, world, domain, address, password))
+        folder.chmod(0o700)
+        for item in made.iterdir():
+            item.rename(folder / item.name)
+        made.rmdir()
+    except BaseException as exc:
+        for item in folder.iterdir() if existed else [folder]:
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+        if isinstance(exc, StorageError | OSError):
+            raise Problem(f"the house could not be made: {exc}") from exc
+        raise
+
+
+async def _fill(config: Config, world: World, domain: str, address: Address, password: str) -> None:
+    storage = await open_storage(config, world, create=True)
+    try:
+        await storage.administration.add_domain(domain)
+        await storage.administration.add_account(
+            address, verifier=hash_password(password), quota_octets=None, now=world.clock.now()
+        )
+    finally:
+        await storage.close()
+
+
+def _ask(question: str, guess: str | None, option: str) -> str:
+    """Ask on a terminal; elsewhere take the guess, or say which option was missing."""
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        return str(typer.prompt(question, default=guess))
+    if guess is None:
+        raise Problem(f"tell {option}: it cannot be found out here")
+    return guess
+
+
+def _guess_hostname() -> str | None:
+    name = socket.getfqdn()
+    return name if "." in name and not name.startswith("localhost") and not name.endswith(".arpa") else None
+
+
+def _parent(hostname: str) -> str:
+    """example.org for mx.example.org; a name of two labels is its own domain."""
+    parent = hostname.partition(".")[2]
+    return parent if "." in parent else hostname
+
+
+def serve(config: ConfigOption = None) -> None:
+    """Run the house. SIGTERM or Ctrl-C ends it gracefully."""
+    loaded = load_config(config)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(loaded))
+
+
+async def _serve(config: Config) -> None:
+    log = make_log()
+    house = House(config, log)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, house.stop)
+    try:
+        await house.start()
+    except PortTaken as exc:
+        raise Problem(f"{exc}{_port_advice(exc)}") from exc
+    except (StorageError, CertificateUnusable, AlreadyServed) as exc:
+        raise Problem(str(exc)) from exc
+    doors = {door: " ".join(map(str, endpoints)) for door, endpoints in house.endpoints.items() if endpoints}
+    await house.serve(ready=lambda: log.info("house open", hostname=config.hostname, **doors))
+    log.info("house closed")
+
+
+def _port_advice(problem: PortTaken) -> str:
+    text = str(problem)
+    if "in use" in text:
+        return "; another program has it: end that one, or change [listen] in the configuration"
+    if "denied" in text:
+        return "; ports below 1024 need root, or change [listen] in the configuration"
+    return "; change [listen] in the configuration"

@@ -1,0 +1,1 @@
+"""Two throw-away houses on this computer that show themselves at work."""

@@ -73,8 +73,16 @@ class SmtpSink:
         return [path.read_bytes() for path in sorted(self.folder.glob("message.*"))]
 
     def wait_for_messages(self, count: int) -> list[bytes]:
-        wait_until(lambda: len(self.messages()) >= count, f"smtp-sink got fewer than {count} messages")
+        """Wait for so many messages, and until none of them is still being written."""
+        wait_until(lambda: self._complete(count), f"smtp-sink got fewer than {count} messages")
         return self.messages()
+
+    def _complete(self, count: int) -> bool:
+        assert self._process is not None
+        enough = len(self.messages()) >= count
+        # The sink opens a file when it hears the envelope, and closes it before it answers the content.
+        descriptors = Path(f"/proc/{self._process.pid}/fd").iterdir()
+        return enough and not any(os.path.realpath(each).startswith(f"{self.folder}/") for each in descriptors)
 
     def _is_up(self) -> bool:
         assert self._process is not None

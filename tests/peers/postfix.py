@@ -14,7 +14,7 @@ import shutil
 import smtplib
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -173,8 +173,7 @@ class PostfixServer:
     def _configuration(self) -> Path:
         return self.folder / "etc"
 
-    def _wait(self, condition: object, reason: str, timeout_s: float) -> None:
-        assert callable(condition)
+    def _wait(self, condition: Callable[[], bool], reason: str, timeout_s: float) -> None:
         try:
             wait_until(condition, reason, timeout_s)
         except TimeoutError as timeout:

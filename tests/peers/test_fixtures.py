@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import smtplib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from tests.peers.load import SmtpSink, SmtpSource
 from tests.peers.postfix import PostfixServer
 from tests.peers.programs import Program
@@ -13,6 +19,21 @@ from tests.peers.programs import Program
 pytestmark = pytest.mark.peers
 
 CONTENT = b"From: anna@client.test\r\nSubject: By the post road\r\n\r\nFresh horses.\r\n..two dots\r\n"
+
+
+def self_signed_chain(folder: Path, name: str) -> Path:
+    """A PEM file with a key and its own certificate."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - datetime.timedelta(days=1))
+    builder = builder.not_valid_after(now + datetime.timedelta(days=1))
+    certificate = builder.sign(key, hashes.SHA256())
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    path = folder / "chain.pem"
+    path.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain) + certificate.public_bytes(pem))
+    return path
 
 
 class TestPostfix:
@@ -56,6 +77,19 @@ class TestPostfix:
         postfix.stop()
         postfix.start()
         assert len(postfix.queue()) == 1
+
+    def test_encrypts_when_both_can(self, new_postfix: Callable[[str], PostfixServer], tmp_path: Path) -> None:
+        near, far = new_postfix("near.test"), new_postfix("far.test")
+        near.relay("far.test", far.port)
+        near.set("smtp_tls_security_level", "may")
+        near.set("smtp_tls_loglevel", "1")
+        far.offer_tls(self_signed_chain(tmp_path, "far.test"))
+        far.deliver("ben@far.test")
+        far.start()
+        near.start()
+        near.send("anna@client.test", ["ben@far.test"], CONTENT)
+        assert len(far.wait_for_messages("ben@far.test")) == 1
+        assert "TLS connection established to 127.0.0.1" in near.log()
 
 
 class TestSourceAndSink:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
+
 PASSES_AND_SKIPS = """
 import pytest
 
@@ -24,7 +26,7 @@ def test_skipped():
 def run_pytest(folder: Path, content: str, *arguments: str, ci: str = "") -> subprocess.CompletedProcess[str]:
     (folder / "test_sample.py").write_text(content)
     command = [sys.executable, "-m", "pytest", "-p", "tests.plugins.skips", "-p", "no:cacheprovider", "--rootdir", "."]
-    environment = os.environ | {"CI": ci, "PYTHONPATH": str(Path.cwd()), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"CI": ci, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

@@ -22,6 +22,7 @@ OWN_FOLDERS = {
     "end_to_end",
     "peers",
     "plugins",
+    "scripts",
     "security",
     "simulation",
     "transcripts",

@@ -23,7 +23,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.peers.load import SmtpSource
 from tests.peers.postfix import PostfixServer
 from tests.peers.programs import Program, find
 from tests.running_house import furnish, house_config

@@ -8,7 +8,6 @@ from typing import TypeAlias
 from posthouse.mail.address import Address
 from posthouse.mail.ids import AccountId
 
-
 PASSWORD = "password"
 """The kind of the one chosen password of an account."""
 

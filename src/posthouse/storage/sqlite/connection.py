@@ -11,7 +11,7 @@ from posthouse.storage.errors import StorageDamaged
 
 DATABASE = "posthouse.db"
 APPLICATION_ID = 0x506F7374
-PAGE_OCTETS = 8192
+PAGE_OCTETS = 4096
 BUSY_TIMEOUT_MS = 10_000
 MINIMUM_SQLITE = (3, 51, 3)
 _WRITER_CACHE_KIB = 16 * 1024

@@ -103,6 +103,7 @@ class SqliteDraft:
         if not self._store.has_folder(path.parent):
             self._store.file_system.make_folder(path.parent)
             self._store.file_system.sync_folder(self._store.folder)
+            self._store.note_folder(path.parent)
         self._descriptor = self._store.file_system.create(path)
         return name
 
@@ -219,10 +220,12 @@ class SqliteContent:
         return f"{self._files & 0xFF:02x}/{self._incarnation}-{self._files}"
 
     def has_folder(self, folder: Path) -> bool:
-        """Whether the folder was made already; from now on it is taken as made."""
-        known = folder in self._folders
+        """Whether the folder is known to be there, durably."""
+        return folder in self._folders
+
+    def note_folder(self, folder: Path) -> None:
+        """The folder was made and its name synced."""
         self._folders.add(folder)
-        return known
 
     def remove_drafts(self) -> None:
         """At the end: nobody will accept them any more."""

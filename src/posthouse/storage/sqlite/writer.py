@@ -141,7 +141,7 @@ class Batches:
         try:
             self._checkpointer.truncate(self._connection)
             # SQLite does not sync what it cuts off; the next commit writes and syncs a new header, which does it.
-            self._connection.execute("UPDATE directory_version SET version = version")
+            self._connection.execute("UPDATE directory_version SET version = version + 1")
         except Exception as second:
             self._on_fatal(f"a commit failed ({exc}) and the log could not be cut off after it ({second})")
             raise Stopped from second

@@ -93,7 +93,7 @@ class SqliteDraft:
 
     def remove(self) -> None:
         """Close and remove the file, if there is one."""
-        self._close()
+        self.close()
         if self.file is not None:
             self._store.file_system.remove(self._store.folder / self.file)
 
@@ -115,10 +115,11 @@ class SqliteDraft:
         if self._descriptor is None or self.file is None:
             return
         self._store.file_system.sync(self._descriptor)
-        self._close()
+        self.close()
         self._store.file_system.sync_folder((self._store.folder / self.file).parent)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the file's descriptor, if one is open."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             self._store.file_system.close(descriptor)
@@ -169,10 +170,7 @@ class SqliteContent:
         offset = 0
         while offset < size_octets:
             limit = min(CHUNK_OCTETS, size_octets - offset)
-            try:
-                chunk = await self.readers.disk(self._reader(path, offset, limit))
-            except StorageDamaged:
-                raise
+            chunk = await self.readers.disk(self._reader(path, offset, limit))
             if not chunk:
                 raise StorageDamaged(f"{path}: the content file is too short; restore it from a backup")
             offset += len(chunk)
@@ -236,7 +234,7 @@ class SqliteContent:
     def abandon(self) -> None:
         """Close the descriptors, as the end of a process does, and leave the files."""
         for draft in self._drafts.values():
-            draft._close()
+            draft.close()
 
 
 def chunks(octets: bytes) -> list[bytes]:

@@ -1,0 +1,154 @@
+"""Opening: what is missing, foreign, newer or damaged is refused in one clear line; the dead are taken over."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import apsw
+import pytest
+
+from posthouse.storage.errors import StorageDamaged
+from posthouse.storage.filesystem import RealFileSystem
+from posthouse.storage.sqlite import connection as settings_of
+from posthouse.storage.sqlite.schema import open_database
+from posthouse.storage.sqlite.storage import SqliteStorage
+from tests.storage.contract.world import House, SeededRandom, SetClock, settlement, whole
+
+
+async def open_it(data: Path, *, create: bool = False, seed: int = 1) -> SqliteStorage:
+    return await SqliteStorage.open(
+        data, clock=SetClock(), random=SeededRandom(seed), create=create, inline_writer=True
+    )
+
+
+async def refused(data: Path) -> str:
+    """The line that opening fails with."""
+    with pytest.raises(StorageDamaged) as caught:
+        await open_it(data)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert "posthouse.db" in line
+    return line
+
+
+async def founded(data: Path) -> Path:
+    storage = await open_it(data, create=True)
+    await storage.close()
+    return data / "posthouse.db"
+
+
+async def test_a_missing_database_is_not_made(tmp_path: Path) -> None:
+    assert "posthouse init" in await refused(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_empty_file_is_not_a_database(tmp_path: Path) -> None:
+    (tmp_path / "posthouse.db").touch()
+    assert "empty" in await refused(tmp_path)
+
+
+async def test_a_file_of_noise_is_not_a_database(tmp_path: Path) -> None:
+    (tmp_path / "posthouse.db").write_bytes(b"mail " * 1000)
+    assert "not a database" in await refused(tmp_path)
+
+
+async def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    other = apsw.Connection(str(tmp_path / "posthouse.db"))
+    other.execute("CREATE TABLE theirs(x)")
+    other.close()
+    assert "another program" in await refused(tmp_path)
+
+
+async def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
+    path = await founded(tmp_path)
+    newer = apsw.Connection(str(path))
+    newer.execute("PRAGMA user_version=999")
+    newer.close()
+    assert "newer" in await refused(tmp_path)
+
+
+async def test_a_damaged_page_is_found(tmp_path: Path) -> None:
+    path = await founded(tmp_path)
+    with path.open("r+b") as file:
+        file.seek(3 * settings_of.PAGE_OCTETS)
+        file.write(b"\xff" * settings_of.PAGE_OCTETS)
+    assert "damaged" in await refused(tmp_path)
+
+
+async def test_a_cut_off_database_is_found(tmp_path: Path) -> None:
+    path = await founded(tmp_path)
+    os.truncate(path, 5 * settings_of.PAGE_OCTETS)
+    assert "damaged" in await refused(tmp_path)
+
+
+async def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apsw, "sqlite_lib_version", lambda: "3.46.1")
+    with pytest.raises(StorageDamaged, match=r"SQLite 3\.46\.1"):
+        await open_it(tmp_path, create=True)
+
+
+async def test_a_database_is_durable_by_its_settings(tmp_path: Path) -> None:
+    await founded(tmp_path)
+    connection = open_database(tmp_path / "posthouse.db", vfs=None, create=False, file_system=RealFileSystem())
+    found = {name: connection.pragma(name) for name in ("journal_mode", "synchronous", "foreign_keys", "auto_vacuum")}
+    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "auto_vacuum": 2}
+    assert connection.pragma("wal_autocheckpoint") == 0
+    assert connection.pragma("page_size") == settings_of.PAGE_OCTETS
+    connection.close()
+    assert (tmp_path / "posthouse.db").stat().st_mode & 0o777 == 0o600
+
+
+async def test_claims_and_drafts_of_the_dead_are_taken_over(tmp_path: Path) -> None:
+    first = await open_it(tmp_path, create=True)
+    house = House(first, SetClock(), SeededRandom(5), lambda: open_it(tmp_path, seed=2))
+    await house.accept(b"x" * 200_000, forwards=1)
+    claim = await house.claim()
+    await house.content(b"y" * 200_000)
+    second = await open_it(tmp_path, seed=2)
+    living = sorted((tmp_path / "content").rglob("*-*"))
+    assert len(living) == 2
+    assert await second.spool.claim(claim.rows[0].destination, 1, house.clock.now()) is None
+    first.abandon()
+    await second.sweep(house.clock.now())
+    assert sorted((tmp_path / "content").rglob("*-*")) == living[:1]
+    again = await second.spool.claim(claim.rows[0].destination, 1, house.clock.now())
+    assert again is not None
+    assert again.rows[0].attempts == 2
+    assert len(await whole(second.content.open(again.rows[0].message.content_id))) == 200_000
+    assert not await second.settle(settlement(claim, None))
+    assert await second.settle(settlement(again, None))
+    assert len(list((tmp_path / "incarnations").iterdir())) == 1
+    await second.close()
+    assert list((tmp_path / "incarnations").iterdir()) == []
+
+
+async def test_drafts_over_the_budget_go_on_in_files(tmp_path: Path) -> None:
+    storage = await open_it(tmp_path, create=True)
+    storage.content.budget_octets = 1_000
+    drafts = [await storage.content.draft() for _ in range(5)]
+    for _ in range(3):
+        for draft in drafts:
+            await draft.write(b"x" * 400)
+            assert storage.content.waiting_octets <= 1_000
+    for draft in drafts:
+        await draft.discard()
+    assert storage.content.waiting_octets == 0
+    assert list((tmp_path / "content").rglob("*-*")) == []
+    await storage.close()
+
+
+async def test_a_missing_or_short_content_file_is_damage(tmp_path: Path) -> None:
+    storage = await open_it(tmp_path, create=True)
+    house = House(storage, SetClock(), SeededRandom(5), lambda: open_it(tmp_path))
+    account = await house.account()
+    await house.accept(b"x" * 200_000, to=[account])
+    content_id = (await storage.maildrops.list(account)).content_ids[0]
+    (file,) = (tmp_path / "content").rglob("*-*")
+    os.truncate(file, 70_000)
+    with pytest.raises(StorageDamaged, match="too short"):
+        await whole(storage.content.open(content_id))
+    file.unlink()
+    with pytest.raises(StorageDamaged, match="missing"):
+        await whole(storage.content.open(content_id))
+    await storage.close()

@@ -25,28 +25,31 @@ DUE_COUNT_LIMIT = 1000
 
 _EARLIEST = "SELECT min(not_before) FROM spool WHERE held = 0 AND claim_token IS NULL"
 
-# Hops from destination to destination in the index, so that the cost is the number of destinations, not of rows.
+_WAITING = "FROM spool INDEXED BY spool_by_destination WHERE held = 0 AND claim_token IS NULL"
+
+# Hops from value to value in the index, so that the cost is the number of destinations, not of rows. (A comparison
+# of row values would seek by `via` only and read every row of it: 87 s at a million rows, against some ms.)
 _DUE = f"""
 WITH RECURSIVE
-found(via, domain) AS (
-    SELECT * FROM (SELECT via, domain FROM spool WHERE held = 0 AND claim_token IS NULL ORDER BY via, domain LIMIT 1)
+vias(via) AS (
+    SELECT min(via) {_WAITING}
     UNION ALL
-    SELECT
-        (SELECT via FROM spool WHERE held = 0 AND claim_token IS NULL AND (via, domain) > (found.via, found.domain)
-         ORDER BY via, domain LIMIT 1),
-        (SELECT domain FROM spool WHERE held = 0 AND claim_token IS NULL AND (via, domain) > (found.via, found.domain)
-         ORDER BY via, domain LIMIT 1)
-    FROM found WHERE found.via IS NOT NULL
+    SELECT (SELECT min(via) {_WAITING} AND spool.via > vias.via) FROM vias WHERE vias.via IS NOT NULL
 ),
-oldest(via, domain, not_before) AS (
-    SELECT via, domain, (SELECT min(not_before) FROM spool WHERE held = 0 AND claim_token IS NULL
-        AND spool.via = found.via AND spool.domain = found.domain)
-    FROM found WHERE via IS NOT NULL
+found(via, domain) AS (
+    SELECT via, (SELECT min(domain) {_WAITING} AND spool.via = vias.via) FROM vias WHERE via IS NOT NULL
+    UNION ALL
+    SELECT via, (SELECT min(domain) {_WAITING} AND spool.via = found.via AND spool.domain > found.domain)
+    FROM found WHERE domain IS NOT NULL
 ),
-due AS (SELECT * FROM oldest WHERE not_before <= ?1 ORDER BY not_before, via, domain LIMIT ?2)
-SELECT via, domain, (SELECT count(*) FROM (SELECT 1 FROM spool WHERE held = 0 AND claim_token IS NULL
-    AND spool.via = due.via AND spool.domain = due.domain AND spool.not_before <= ?1
-    LIMIT {DUE_COUNT_LIMIT})), not_before
+oldest(via, domain, not_before) AS MATERIALIZED (
+    SELECT via, domain, (SELECT min(not_before) {_WAITING} AND spool.via = found.via AND spool.domain = found.domain)
+    FROM found WHERE domain IS NOT NULL
+),
+due AS MATERIALIZED (SELECT * FROM oldest WHERE not_before <= ?1 ORDER BY not_before, via, domain LIMIT ?2)
+SELECT via, domain, (SELECT count(*) FROM (SELECT 1 {_WAITING}
+    AND spool.via = due.via AND spool.domain = due.domain AND spool.not_before <= ?1 LIMIT {DUE_COUNT_LIMIT})),
+    not_before
 FROM due ORDER BY not_before, via, domain"""
 
 _CLAIMABLE = """

@@ -1,0 +1,61 @@
+"""Queries that must stay cheap at a million rows: their plans seek in an index and never read a table through."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import apsw
+import pytest
+
+from posthouse.storage.sqlite import accept, directory, maildrops, settle, spool, sweep
+from posthouse.storage.sqlite.schema import migrations
+
+HOT = {
+    "due": spool._DUE,
+    "earliest": spool._EARLIEST,
+    "claimable": spool._CLAIMABLE,
+    "claim": spool._CLAIM,
+    "one row": spool._ROWS + "WHERE spool.queue_id = ? AND recipient_number = ?",
+    "settle": settle._OURS,
+    "next uid": accept._NEXT_UID,
+    "list": maildrops._LIST,
+    "read": maildrops._READ,
+    "mailbox": directory._MAILBOX,
+    "targets": directory._TARGETS,
+    "account": directory._ACCOUNT,
+    "identities": directory._IDENTITIES,
+    "unreferenced": sweep._CANDIDATES,
+    "referenced": sweep._REFERENCED,
+    "remove content": sweep._REMOVE_CONTENT,
+}
+TABLES = ("spool", "entries", "messages", "contents", "accounts", "addresses", "aliases", "folders", "unreferenced")
+
+
+@pytest.fixture
+def empty() -> Iterator[apsw.Connection]:
+    connection = apsw.Connection(":memory:")
+    for _, sql in migrations():
+        connection.execute(sql)
+    yield connection
+    connection.close()
+
+
+def plan_of(connection: apsw.Connection, sql: str) -> list[str]:
+    """The lines of the plan; the values of parameters do not matter."""
+    numbers = {int(number) for number in re.findall(r"\?(\d+)", sql)}
+    count = max(numbers) if numbers else sql.count("?")
+    return [line for *_, line in connection.execute(f"EXPLAIN QUERY PLAN {sql}", (1,) * count)]
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_a_hot_query_reads_no_table_through(empty: apsw.Connection, name: str) -> None:
+    plan = plan_of(empty, HOT[name])
+    assert plan
+    assert [line for line in plan if line.startswith("SCAN") and line.split()[1] in TABLES] == []
+
+
+def test_due_hops_by_both_columns_of_a_destination(empty: apsw.Connection) -> None:
+    plan = [line for *_, line in empty.execute(f"EXPLAIN QUERY PLAN {spool._DUE}", (1, 1))]
+    assert any("(via=? AND domain>?)" in line for line in plan)
+    assert any("(via>?)" in line for line in plan)

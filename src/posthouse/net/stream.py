@@ -33,19 +33,23 @@ class Stream(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._write_paused = False
         self._closed: asyncio.Future[None] = self._loop.create_future()
+        self._upgrading = False
+        self._peer_address = ""
+        self._local_address = ""
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER_OCTETS, low=LOW_WATER_OCTETS)
+        # Kept from the beginning: uvloop asks the socket each time, and a lost one has no peer.
+        self._peer_address = _address(self._transport.get_extra_info("peername"))
+        self._local_address = _address(self._transport.get_extra_info("sockname"))
 
     def data_received(self, data: bytes) -> None:
         self._chunks.append(data)
         self._buffered += len(data)
-        if self._buffered > HIGH_WATER_OCTETS and not self._reading_paused and self._transport is not None:
-            self._transport.pause_reading()
-            self._reading_paused = True
+        self._pause_if_full()
         self._wake_reader()
 
     def eof_received(self) -> bool:
@@ -74,23 +78,28 @@ class Stream(asyncio.Protocol):
 
     @property
     def peer_address(self) -> str:
-        """The peer's IP address, without scope; "" for a socket that has none."""
-        name = self._extra("peername")
-        return str(name[0]).partition("%")[0] if isinstance(name, tuple) else ""
+        """The peer's IP address, without scope, also when it is gone; "" for a socket that never had one."""
+        return self._peer_address
 
     @property
     def local_address(self) -> str:
-        name = self._extra("sockname")
-        return str(name[0]).partition("%")[0] if isinstance(name, tuple) else ""
+        """Our IP address of this connection, likewise."""
+        return self._local_address
 
     @property
     def is_tls(self) -> bool:
-        return self._extra("sslcontext") is not None
+        """Whether the octets are protected on their way."""
+        return self._transport is not None and self._transport.get_extra_info("sslcontext") is not None
 
     @property
     def is_lost(self) -> bool:
-        """Whether the connection is gone in both directions."""
-        return self._closed.done()
+        """Whether nothing can be written any more. Octets that had arrived before can still be read."""
+        return self._transport is None or self._closed.done() or self._transport.is_closing()
+
+    @property
+    def has_input(self) -> bool:
+        """Whether `read` would return at once: octets are there, or the end of the stream."""
+        return bool(self._chunks) or self._ended
 
     async def read(self, *, interruptible: bool = False) -> bytes:
         """What has arrived, at least one octet; b"" at the end of the stream, also when it was reset.
@@ -108,9 +117,10 @@ class Stream(asyncio.Protocol):
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._buffered = 0
-        if self._reading_paused and self._transport is not None and not self._ended:
+        if self._reading_paused:
             self._reading_paused = False
-            self._transport.resume_reading()
+            if self._transport is not None and not self._ended and not self._transport.is_closing():
+                self._transport.resume_reading()
         return data
 
     def interrupt(self) -> None:
@@ -120,7 +130,7 @@ class Stream(asyncio.Protocol):
 
     def write(self, octets: bytes) -> None:
         """Hand octets to the system; use `drain` before handing over much more."""
-        if octets and self._transport is not None and not self._closed.done():
+        if octets and self._transport is not None and not self.is_lost:
             self._transport.write(octets)
 
     async def drain(self) -> None:
@@ -133,16 +143,31 @@ class Stream(asyncio.Protocol):
                 self._writable = None
 
     async def start_tls(self, context: ssl.SSLContext, *, server_name: str | None = None, server_side: bool) -> bool:
-        """Upgrade to TLS. False, and nothing is upgraded, when octets are waiting already (RFC 3207 §4.2)."""
-        assert self._transport is not None
-        if self._chunks or self._ended:
+        """Upgrade to TLS. False, and nothing is upgraded, when octets are waiting already (RFC 3207 §4.2).
+
+        Raises OSError (ssl.SSLError is one) when the handshake fails; the connection is lost then.
+        """
+        await self.drain()
+        if self._transport is None or self.has_input or self.is_lost:
             return False
-        transport = await self._loop.start_tls(
-            self._transport, self, context, server_side=server_side, server_hostname=server_name
-        )
+        self._upgrading = True
+        try:
+            transport = await self._loop.start_tls(
+                self._transport, self, context, server_side=server_side, server_hostname=server_name
+            )
+        except BaseException:
+            # A handshake that fails never tells us of the loss: neither asyncio nor uvloop calls connection_lost.
+            self._transport.abort()
+            self.connection_lost(None)
+            raise
+        finally:
+            self._upgrading = False
         if transport is None:
+            self.connection_lost(None)
             return False
         self._transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER_OCTETS, low=LOW_WATER_OCTETS)
+        self._pause_if_full()
         return True
 
     async def close(self, grace_s: float = 5.0) -> None:
@@ -154,16 +179,29 @@ class Stream(asyncio.Protocol):
             async with asyncio.timeout(grace_s):
                 await asyncio.shield(self._closed)
         except TimeoutError:
-            self._transport.abort()
+            pass
+        finally:
+            # Also when we are cancelled: a transport that waits for its peer would stay open for ever.
+            if not self._closed.done():
+                self._transport.abort()
 
     def abort(self) -> None:
         """Close at once, without sending what is buffered."""
         if self._transport is not None:
             self._transport.abort()
 
-    def _extra(self, name: str) -> object:
-        return self._transport.get_extra_info(name) if self._transport is not None else None
+    def _pause_if_full(self) -> None:
+        # During a handshake `_transport` is still the one beneath, which must go on reading.
+        if self._buffered <= HIGH_WATER_OCTETS or self._reading_paused or self._upgrading or self.is_lost:
+            return
+        assert self._transport is not None
+        self._transport.pause_reading()
+        self._reading_paused = True
 
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
+
+
+def _address(name: object) -> str:
+    return str(name[0]).partition("%")[0] if isinstance(name, tuple) else ""

@@ -36,5 +36,4 @@ def server_tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
 
 @pytest.fixture(scope="session")
 def client_tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(certificate[0]))
-    return context
+    return ssl.create_default_context(cafile=str(certificate[0]))

@@ -16,6 +16,7 @@ from posthouse.net.connect import Connector
 from posthouse.net.smtp_connection import (
     ConnectionBroke,
     ConnectionFailed,
+    ContentUnfit,
     SmtpConnection,
     SmtpTimeouts,
 )
@@ -26,6 +27,7 @@ MAY_HAVE_ARRIVED = reply(451, "4.4.2", "The connection was lost after the final 
 NOT_ANSWERED = reply(451, "4.4.2", "The connection was lost before the other server answered")
 CANNOT_TAKE_8BIT = reply(554, "5.6.3", "The next hop takes no 8-bit content, and converting it would break signatures")
 CANNOT_TAKE_UTF8 = reply(553, "5.6.7", "The next hop takes no internationalised addresses")
+CONTENT_UNFIT = reply(554, "5.6.11", "The message holds a CR or LF alone, which cannot be sent by SMTP")
 TOO_LARGE = reply(552, "5.3.4", "The message is larger than the next hop takes")
 
 
@@ -167,6 +169,8 @@ class Relay:
                 return (Uncertain(MAY_HAVE_ARRIVED),) * len(rows), False
             text = f"The connection was lost: {exc}"
             return (Deferred(reply(451, "4.4.2", text), from_peer=False),) * len(rows), False
+        except ContentUnfit:
+            return (Failed(CONTENT_UNFIT, from_peer=False),) * len(rows), False
         outcomes = tuple(_outcome(ended, index) for index in range(len(rows)))
         return outcomes, await _can_go_on(connection, ended)
 

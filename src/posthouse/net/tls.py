@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import os
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -23,17 +25,41 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as exc:
+        # Without a password OpenSSL would ask for one on the terminal, and a server would hang.
+        context.load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as exc:
         for path in (certificate, key):
-            if not path.exists():
-                raise CertificateUnusable(f"{path} does not exist") from exc
-        raise CertificateUnusable(f"{certificate} and {key} cannot be used together: {exc}") from exc
+            _check_readable(path)
+        raise CertificateUnusable(f"{certificate} and {key} cannot be used together: {_reason(exc)}") from exc
     return context
 
 
+def _check_readable(path: Path) -> None:
+    try:
+        with open(path, "rb") as file:
+            encrypted = b"ENCRYPTED" in file.read(65536)
+    except FileNotFoundError as exc:
+        raise CertificateUnusable(f"{path} does not exist") from exc
+    except OSError as exc:
+        raise CertificateUnusable(f"{path} cannot be read: {exc.strerror}") from exc
+    if encrypted:
+        raise CertificateUnusable(f"{path} is encrypted; take the password off: openssl pkey -in {path}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason is not None:
+        return error.reason.lower().replace("_", " ")
+    return "they are not a certificate and its key in PEM"
+
+
 def make_self_signed(hostname: str, certificate: Path, key: Path, now: float) -> None:
-    """Write a self-signed pair (P-256, ten years) so that a new house can offer TLS at once; the key is 0600."""
+    """Write a self-signed pair (P-256, ten years) so that a new house can offer TLS at once; the key is 0600.
+
+    Raises OSError; where one of the two exists already, nothing is written.
+    """
+    for path in (key, certificate):
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, "it exists already", str(path))
     private_key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:64])])
     begins = datetime.fromtimestamp(now, UTC) - timedelta(days=1)
@@ -45,7 +71,7 @@ def make_self_signed(hostname: str, certificate: Path, key: Path, now: float) ->
         .serial_number(x509.random_serial_number())
         .not_valid_before(begins)
         .not_valid_after(begins + timedelta(days=3650))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(hostname)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_alternative_name(hostname)]), critical=False)
         .sign(private_key, hashes.SHA256())
     )
     pem = private_key.private_bytes(
@@ -55,3 +81,10 @@ def make_self_signed(hostname: str, certificate: Path, key: Path, now: float) ->
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb") as file:
             file.write(octets)
+
+
+def _alternative_name(hostname: str) -> x509.GeneralName:
+    """The name as RFC 5280 §4.2.1.6 wants it: a house without a name has an address literal."""
+    if hostname.startswith("["):
+        return x509.IPAddress(ipaddress.ip_address(hostname[1:-1].removeprefix("IPv6:")))
+    return x509.DNSName(hostname)

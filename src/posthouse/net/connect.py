@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import Protocol
 
 from posthouse.net.stream import Stream
@@ -22,5 +23,9 @@ class TcpConnector:
     async def connect(self, host: str, port: int, *, local_address: str | None = None) -> Stream:
         loop = asyncio.get_running_loop()
         local = (local_address, 0) if local_address else None
-        _transport, stream = await loop.create_connection(Stream, host, port, local_addr=local)
+        try:
+            _transport, stream = await loop.create_connection(Stream, host, port, local_addr=local)
+        except (ValueError, OverflowError) as exc:
+            # A name that no resolver takes (an empty label, a NUL), or a port that cannot be.
+            raise OSError(errno.EINVAL, "the host or port is malformed") from exc
         return stream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
 import ssl
@@ -10,9 +11,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from posthouse.log import Log
 from posthouse.net.stream import Stream
 
 BACKLOG = 1024
+HANDSHAKE_TIMEOUT_S = 30.0
 
 Serve = Callable[[Stream], Awaitable[None]]
 
@@ -80,18 +83,33 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as exc:
         listening.close()
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        raise PortTaken(f"{shown} cannot be opened: {exc.strerror or exc}") from exc
+        raise PortTaken(f"{shown} cannot be opened: {_reason(exc)}") from exc
     listening.setblocking(False)
     return listening
 
 
-class Listener:
-    """One door. Connections become tasks of `group`; each session catches its own errors."""
+def _reason(error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "another program listens there already"
+        case errno.EACCES | errno.EPERM:
+            return "ports below 1024 need root or the right to bind them (CAP_NET_BIND_SERVICE)"
+        case errno.EADDRNOTAVAIL:
+            return "this machine does not have that address"
+        case _:
+            return error.strerror or str(error)
 
-    def __init__(self, listening: socket.socket, serve: Serve, *, tls: ssl.SSLContext | None = None) -> None:
+
+class Listener:
+    """One door. Connections become tasks of `group`; a session that fails never cancels its siblings."""
+
+    def __init__(
+        self, listening: socket.socket, serve: Serve, *, tls: ssl.SSLContext | None = None, log: Log | None = None
+    ) -> None:
         self._socket = listening
         self._serve = serve
         self._tls = tls
+        self._log = log
         self._server: asyncio.Server | None = None
         host, port = listening.getsockname()[:2]
         self.host: str = host
@@ -102,9 +120,9 @@ class Listener:
         loop = asyncio.get_running_loop()
 
         def connected() -> Stream:
-            return _ServedStream(lambda stream: group.create_task(self._run(stream)))
+            return _ServedStream(lambda stream: self._begin(group, stream))
 
-        handshake = 30.0 if self._tls is not None else None
+        handshake = HANDSHAKE_TIMEOUT_S if self._tls is not None else None
         self._server = await loop.create_server(
             connected, sock=self._socket, backlog=BACKLOG, ssl=self._tls, ssl_handshake_timeout=handshake
         )
@@ -116,8 +134,25 @@ class Listener:
         else:
             self._socket.close()
 
+    def _begin(self, group: asyncio.TaskGroup, stream: Stream) -> None:
+        session = self._run(stream)
+        try:
+            group.create_task(session)
+        except RuntimeError:
+            # The group is closing: whoever connected in the last moment is turned away.
+            session.close()
+            stream.abort()
+
     async def _run(self, stream: Stream) -> None:
-        await self._serve(stream)
+        try:
+            await self._serve(stream)
+        except Exception:  # noqa: BLE001
+            # Sessions catch their own errors; this is for bugs in what is around them.
+            if self._log is not None:
+                self._log.exception("session failed", peer=stream.peer_address)
+        finally:
+            # Nothing after a session may hold its descriptor; one that closed itself is gone already.
+            stream.abort()
 
 
 class _ServedStream(Stream):

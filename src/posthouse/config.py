@@ -14,7 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    Strict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from posthouse.mail.address import Address, AddressError, parse_address, parse_domain
@@ -23,6 +34,7 @@ ENVIRONMENT_KEY = "POSTHOUSE_CONFIG"
 SEARCHED = (Path("posthouse.toml"), Path("/etc/posthouse/posthouse.toml"))
 
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)\Z")
+MESSAGE_CHARACTERS = 300
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -62,10 +74,12 @@ def parse_endpoint(text: str, default_port: int | None = None) -> Endpoint:
 
 
 def parse_duration(value: object) -> float:
-    """Seconds from `"5m"`, `"4h"`, `"30d"`. Raises ValueError."""
+    """Seconds, above zero, from `"5m"`, `"4h"`, `"30d"`. Raises ValueError."""
     match = _DURATION.match(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f'{value!r} is not a duration: write a number and a unit, such as "30s", "5m", "4h" or "5d"')
+    if not int(match[1]):
+        raise ValueError(f"{value!r} must be longer than nothing")
     return int(match[1]) * _SECONDS[match[2]]
 
 
@@ -82,9 +96,23 @@ def _listen_endpoint(value: object) -> Endpoint:
     return endpoint
 
 
-def _domain(value: object) -> str:
+def _next_hop(text: str) -> Endpoint:
+    """A next hop: a host name or an IP address, port 25 unless it says another."""
+    endpoint = parse_endpoint(text, default_port=25)
     try:
-        return parse_domain(str(value))
+        ipaddress.ip_address(endpoint.host)
+    except ValueError:
+        _domain(endpoint.host)
+    if not endpoint.port:
+        raise ValueError(f"{text!r} has port 0")
+    return endpoint
+
+
+def _domain(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a string")
+    try:
+        return parse_domain(value)
     except AddressError as exc:
         raise ValueError(f"{value!r} is not a host name: {exc}") from exc
 
@@ -92,16 +120,35 @@ def _domain(value: object) -> str:
 def _address(value: object) -> Address | None:
     if value is None or isinstance(value, Address):
         return value
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a string")
     try:
-        return parse_address(str(value))
+        return parse_address(value)
     except AddressError as exc:
         raise ValueError(f"{value!r} is not an address: {exc}") from exc
 
 
+def _path(value: object) -> object:
+    if isinstance(value, str) and (not value or "\0" in value):
+        raise ValueError(f"{value!r} is not a path")
+    return value
+
+
+def _network(value: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    # A number would be taken for an address.
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a string like 10.0.0.0/8")
+    return ipaddress.ip_network(value)
+
+
+# In TOML a number is a number: "20" and true are mistakes.
+Count = Annotated[int, Strict()]
+Flag = Annotated[bool, Strict()]
+FilePath = Annotated[Path, BeforeValidator(_path)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 ListenEndpoint = Annotated[Endpoint, BeforeValidator(_listen_endpoint)]
 Domain = Annotated[str, BeforeValidator(_domain)]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, PlainValidator(_network)]
 
 
 class _Section(BaseModel):
@@ -121,8 +168,8 @@ class Listen(_Section):
 class Tls(_Section):
     """The certificate and key, PEM. Absent: the self-signed pair that `init` makes in data_dir."""
 
-    certificate: Path | None = None
-    key: Path | None = None
+    certificate: FilePath | None = None
+    key: FilePath | None = None
 
 
 class Storage(_Section):
@@ -131,30 +178,30 @@ class Storage(_Section):
     database: str = "sqlite"
     content: str = "local"
 
-    @model_validator(mode="after")
-    def _known(self) -> Storage:
-        if self.database != "sqlite":
-            raise ValueError('this version has only database = "sqlite"')
-        if self.content != "local":
-            raise ValueError('this version has only content = "local"')
-        return self
+    @field_validator("database", "content")
+    @classmethod
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        only = "sqlite" if info.field_name == "database" else "local"
+        if value != only:
+            raise ValueError(f'this version has only "{only}"')
+        return value
 
 
 class Auth(_Section):
     """Who may log in, and how."""
 
-    allow_cleartext: bool = False
+    allow_cleartext: Flag = False
 
 
 class Reception(_Section):
     """Limits and trust at the SMTP doors."""
 
     trusted_networks: tuple[Network, ...] = ()
-    message_size_octets: int = Field(default=52_428_800, ge=65_536)
-    recipients: int = Field(default=1000, ge=100)
-    sessions: int = Field(default=2000, ge=1)
-    sessions_per_address: int = Field(default=100, ge=1)
-    errors: int = Field(default=20, ge=1)
+    message_size_octets: Count = Field(default=52_428_800, ge=65_536)
+    recipients: Count = Field(default=1000, ge=100)
+    sessions: Count = Field(default=2000, ge=1)
+    sessions_per_address: Count = Field(default=100, ge=1)
+    errors: Count = Field(default=20, ge=1)
     command_timeout: Duration = 300.0
     content_timeout: Duration = 180.0
 
@@ -162,8 +209,8 @@ class Reception(_Section):
 class Retrieval(_Section):
     """Limits at the POP3 doors."""
 
-    sessions: int = Field(default=2000, ge=1)
-    sessions_per_address: int = Field(default=100, ge=1)
+    sessions: Count = Field(default=2000, ge=1)
+    sessions_per_address: Count = Field(default=100, ge=1)
     idle_timeout: Duration = 600.0
 
 
@@ -174,26 +221,36 @@ class Forwarding(_Section):
     retry: tuple[Duration, ...] = (300.0, 600.0, 1200.0, 2400.0, 3600.0, 7200.0, 14400.0)
     expire_after: Duration = 5 * 86400.0
     delay_notice_after: Duration = 4 * 3600.0
-    allow_private_next_hops: bool = False
-    concurrency: int = Field(default=20, ge=1)
-    concurrency_per_destination: int = Field(default=5, ge=1)
-    port: int = Field(default=25, ge=1, le=65535)
+    allow_private_next_hops: Flag = False
+    concurrency: Count = Field(default=20, ge=1)
+    concurrency_per_destination: Count = Field(default=5, ge=1)
+    port: Count = Field(default=25, ge=1, le=65535)
 
-    @model_validator(mode="after")
-    def _checked(self) -> Forwarding:
-        if not self.retry or any(interval <= 0 for interval in self.retry):
-            raise ValueError("retry needs at least one interval above zero")
-        for pattern, next_hop in self.routes.items():
-            if pattern != "*":
-                _domain(pattern)
+    @field_validator("routes")
+    @classmethod
+    def _routes(cls, routes: dict[str, str]) -> dict[str, str]:
+        """Domains in the spelling in which they are looked up."""
+        found: dict[str, str] = {}
+        for pattern, next_hop in routes.items():
+            domain = pattern if pattern == "*" else _domain(pattern)
+            if domain in found:
+                raise ValueError(f"{domain!r} has two routes")
             if next_hop:
-                parse_endpoint(next_hop, default_port=25)
-        return self
+                _next_hop(next_hop)
+            found[domain] = next_hop
+        return found
+
+    @field_validator("retry")
+    @classmethod
+    def _retry(cls, intervals: tuple[float, ...]) -> tuple[float, ...]:
+        if not intervals:
+            raise ValueError("at least one interval is needed")
+        return intervals
 
     def next_hop(self, domain: str) -> Endpoint | None:
         """The explicit next hop for a domain, or None where MX records decide."""
         named = self.routes.get(domain, self.routes.get("*", ""))
-        return parse_endpoint(named, default_port=25) if named else None
+        return _next_hop(named) if named else None
 
 
 class Dns(_Section):
@@ -201,18 +258,23 @@ class Dns(_Section):
 
     servers: tuple[str, ...] = ()
 
-    @model_validator(mode="after")
-    def _checked(self) -> Dns:
-        for server in self.servers:
-            parse_endpoint(server, default_port=53)
-        return self
+    @field_validator("servers")
+    @classmethod
+    def _servers(cls, servers: tuple[str, ...]) -> tuple[str, ...]:
+        for server in servers:
+            endpoint = parse_endpoint(server, default_port=53)
+            try:
+                ipaddress.ip_address(endpoint.host)
+            except ValueError as exc:
+                raise ValueError(f"{server!r}: a name server is an IP address, or one with a port") from exc
+        return servers
 
 
 class Config(_Section):
     """The whole file. Relative paths in it are relative to it."""
 
     hostname: Domain
-    data_dir: Path
+    data_dir: FilePath
     postmaster: Annotated[Address | None, BeforeValidator(_address)] = None
     listen: Listen = Listen()
     tls: Tls = Tls()
@@ -227,6 +289,8 @@ class Config(_Section):
     def _safe(self) -> Config:
         if "." not in self.hostname and not self.hostname.startswith("["):
             raise ValueError(f"hostname {self.hostname!r} is not a full name such as mx.example.org")
+        if self.hostname.rpartition(".")[2].isdigit():
+            raise ValueError(f"hostname {self.hostname!r} is an IP address; write [{self.hostname}]")
         if self.auth.allow_cleartext:
             for endpoint in (*self.listen.submission, *self.listen.pop3):
                 if not endpoint.is_loopback:
@@ -251,13 +315,15 @@ def find(path: Path | None) -> Path:
 def load(path: Path) -> Config:
     """Read and check a file. Raises ConfigError, whose message names the file and the key."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as exc:
         raise ConfigError(f"{path} does not exist; make a house with: posthouse init") from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path} cannot be read: {exc}") from exc
-    except tomllib.TOMLDecodeError as exc:
-        raise ConfigError(f"{path} is not valid TOML: {exc}") from exc
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path} is not UTF-8, as TOML must be (octet {exc.start})") from exc
+    except (tomllib.TOMLDecodeError, RecursionError) as exc:
+        raise ConfigError(f"{path} is not valid TOML: {_one_line(str(exc))}") from exc
     return parse(table, path)
 
 
@@ -266,7 +332,7 @@ def parse(table: dict[str, Any], path: Path) -> Config:
     try:
         config = Config.model_validate(table)
     except ValidationError as exc:
-        raise ConfigError(f"{path}: {_first_problem(exc)}") from exc
+        raise ConfigError(f"{path}: {_one_line(_first_problem(exc))}") from exc
     folder = path.absolute().parent
     certificate, key = config.tls.certificate, config.tls.key
     if (certificate is None) != (key is None):
@@ -275,15 +341,37 @@ def parse(table: dict[str, Any], path: Path) -> Config:
     return config.model_copy(update={"data_dir": folder / config.data_dir, "tls": tls})
 
 
+def _one_line(text: str) -> str:
+    """Keys and values may hold anything, and the message is one line of bearable length."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return shown if len(shown) <= MESSAGE_CHARACTERS else shown[:MESSAGE_CHARACTERS] + "…"
+
+
 def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"] if part not in ("IPv4Network", "IPv6Network"))
+    # An unknown key is told first: it may be the one that seems to be missing.
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    problem = problems[0]
+    key = ".".join(str(part) for part in problem["loc"])
     match problem["type"]:
         case "extra_forbidden":
             near = difflib.get_close_matches(str(problem["loc"][-1]), _keys_beside(problem["loc"]), 1)
             return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
         case "missing":
             return f"{key} is missing"
+        case "model_type" | "model_attributes_type":
+            return f"{key} must be a table"
+        case "dict_type":
+            return f"{key} must be a table of strings"
+        case "tuple_type":
+            return f"{key} must be a list"
+        case "string_type":
+            return f"{key} must be a string"
+        case "int_type":
+            return f"{key} must be a whole number"
+        case "bool_type":
+            return f"{key} must be true or false"
+        case "path_type":
+            return f"{key} must be a path in quotes"
         case _:
             text = problem["msg"].removeprefix("Value error, ")
             return f"{key}: {text}" if key else text

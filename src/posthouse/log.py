@@ -1,17 +1,22 @@
 """Structured logging: one line for each finished thing, with `key=value`; text on a terminal, JSON otherwise.
 
-Passwords, AUTH lines and content are never logged. Each house has its own logger; nothing is global.
+Passwords, AUTH lines and content are never logged. Each house has its own logger; nothing is global. What a peer says
+may stand in any value: it is escaped and cut, so that it can neither forge a line nor fill the disk.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 Log = FilteringBoundLogger
+
+VALUE_CHARACTERS = 1000
+TRACE_CHARACTERS = 20_000
+_SECRET_WORDS = ("password", "passwd", "secret", "verifier", "token", "credential", "authorization")
 
 
 def make_log(stream: TextIO | None = None, *, json: bool | None = None, house: str | None = None) -> Log:
@@ -22,11 +27,12 @@ def make_log(stream: TextIO | None = None, *, json: bool | None = None, house: s
         structlog.processors.JSONRenderer(ensure_ascii=True) if as_json else _render_text
     )
     log: Log = structlog.wrap_logger(
-        structlog.WriteLogger(out),
+        structlog.WriteLogger(cast(TextIO, _Patient(out))),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _bounded,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(20),
@@ -34,13 +40,56 @@ def make_log(stream: TextIO | None = None, *, json: bool | None = None, house: s
     return log.bind(house=house) if house else log
 
 
+class _Patient:
+    """A stream that cannot fail: a full disk or a closed terminal must not end a session after its commit."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        """Write, or lose the line."""
+        try:
+            return self._out.write(text)
+        except (OSError, ValueError):
+            return 0
+
+    def flush(self) -> None:
+        """Flush, or not."""
+        try:
+            self._out.flush()
+        except (OSError, ValueError):
+            pass
+
+
+def _bounded(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Every value short, and nothing under a name that tells a secret."""
+    return {key: _bounded_value(key, value) for key, value in event.items()}
+
+
+def _bounded_value(key: str, value: object) -> object:
+    if any(word in key.lower() for word in _SECRET_WORDS):
+        return "(secret)"
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = value if isinstance(value, str) else str(value)
+    limit = TRACE_CHARACTERS if key == "exception" else VALUE_CHARACTERS
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
+
 def _render_text(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """One line whatever the values hold: everything unprintable is escaped, so nobody can forge a line."""
-    head = [event.pop("timestamp"), event.pop("level"), event.pop("event")]
+    """One line whatever the values hold; only a traceback has more, each of them indented."""
+    head = [event.pop("timestamp"), event.pop("level"), _escaped(str(event.pop("event")))]
     trace = event.pop("exception", None)
-    pairs = [f"{key}={_shown(value)}" for key, value in event.items()]
+    pairs = [f"{_escaped(key)}={_shown(value)}" for key, value in event.items()]
     line = " ".join([*(str(part) for part in head), *pairs])
-    return f"{line}\n{trace}" if trace else line
+    if not trace:
+        return line
+    # Its last lines are the text of the exception, which may hold anything.
+    return line + "".join(f"\n    {_escaped(part)}" for part in str(trace).split("\n"))
+
+
+def _escaped(text: str) -> str:
+    return text if text.isascii() and text.isprintable() else ascii(text)[1:-1]
 
 
 def _shown(value: object) -> str:

@@ -19,6 +19,8 @@ HASHING_THREADS = 2
 WAITING_LIMIT = 200
 CACHE_ENTRIES = 10_000
 CACHE_KEEP_S = 900.0
+MAX_PASSWORD_OCTETS = 1024
+"""Longer ones cannot be chosen, and cost no more to refuse than others."""
 
 _HASHER = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
@@ -34,8 +36,11 @@ class TooManyLogins(Exception):
 
 
 def hash_password(password: str) -> str:
-    """An Argon2id verifier for a chosen password (19 MiB, two passes, one lane: about 20 ms)."""
-    return _HASHER.hash(password)
+    """An Argon2id verifier for a chosen password (19 MiB, two passes, one lane: about 20 ms). Raises ValueError."""
+    octets = _octets(password)
+    if len(octets) > MAX_PASSWORD_OCTETS:
+        raise ValueError(f"a password has at most {MAX_PASSWORD_OCTETS} octets")
+    return _HASHER.hash(octets)
 
 
 def login_key(login: str) -> str | None:
@@ -69,21 +74,33 @@ class Authenticator:
         """
         key = login_key(login)
         account = await self._directory.account(key) if key is not None else None
-        credentials = tuple(c.verifier for c in account.credentials if c.kind == PASSWORD) if account else ()
-        for verifier in credentials:
-            remembered = self._remembered(key or "", password, verifier)
-            if remembered or await self._verify(verifier, password):
-                self._remember(key or "", password, verifier)
-                return account if account and not account.suspended else None
-        if not credentials:
-            await self._verify(self._nobody, password)
+        octets = _octets(password)
+        if len(octets) > MAX_PASSWORD_OCTETS:
+            account, octets = None, b""
+        if key is None or account is None:
+            await self._verify(self._nobody, octets)
+            return None
+        return await self._check(key, account, octets)
+
+    async def _check(self, key: str, account: Account, password: bytes) -> Account | None:
+        """One hash in every case but the remembered one, which only who knows the password can meet."""
+        verifiers = [c.verifier for c in account.credentials if c.kind == PASSWORD] or [self._nobody]
+        for verifier in verifiers:
+            if not account.suspended and self._remembered(key, password, verifier):
+                return account
+            if await self._verify(verifier, password) and verifier != self._nobody:
+                if account.suspended:
+                    return None
+                self._remember(key, password, verifier)
+                return account
+        self._verified.pop(self._digest(key, password), None)
         return None
 
     def close(self) -> None:
         """End the hashing threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _verify(self, verifier: str, password: str) -> bool:
+    async def _verify(self, verifier: str, password: bytes) -> bool:
         if self._waiting >= WAITING_LIMIT:
             raise TooManyLogins
         self._waiting += 1
@@ -92,23 +109,28 @@ class Authenticator:
         finally:
             self._waiting -= 1
 
-    def _remembered(self, key: str, password: str, verifier: str) -> bool:
+    def _remembered(self, key: str, password: bytes, verifier: str) -> bool:
         entry = self._verified.get(self._digest(key, password))
         return entry is not None and entry[1] == verifier and self._clock.monotonic() < entry[0]
 
-    def _remember(self, key: str, password: str, verifier: str) -> None:
+    def _remember(self, key: str, password: bytes, verifier: str) -> None:
         digest = self._digest(key, password)
         self._verified[digest] = (self._clock.monotonic() + CACHE_KEEP_S, verifier)
         self._verified.move_to_end(digest)
         if len(self._verified) > CACHE_ENTRIES:
             self._verified.popitem(last=False)
 
-    def _digest(self, key: str, password: str) -> bytes:
+    def _digest(self, key: str, password: bytes) -> bytes:
         # The login cannot hold a NUL, so the two cannot be moved into each other.
-        return hmac.digest(self._cache_key, f"{key}\0{password}".encode("utf-8", "surrogatepass"), hashlib.sha256)
+        return hmac.digest(self._cache_key, key.encode() + b"\0" + password, hashlib.sha256)
 
 
-def _matches(verifier: str, password: str) -> bool:
+def _octets(password: str) -> bytes:
+    # Whatever a peer sends as text is compared, and is no error.
+    return password.encode("utf-8", "surrogatepass")
+
+
+def _matches(verifier: str, password: bytes) -> bool:
     try:
         return _HASHER.verify(verifier, password)
     except argon2.exceptions.VerificationError:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
 from posthouse.net.stream import Stream
-from posthouse.protocol.errors import RemoteProtocolError
+from posthouse.protocol.errors import LocalProtocolError, RemoteProtocolError
 from posthouse.protocol.events import CLOSED, NEED_DATA, Signal
 from posthouse.protocol.pop3_client import (
     Answered,
@@ -25,6 +25,9 @@ Trace = Callable[[str, str], None]
 """Told of each line of the dialogue but content and passwords: who ("C" or "S") and the line."""
 
 ANSWER_TIMEOUT_S = 120.0
+"""For a whole answer, however its octets drip in."""
+MESSAGE_TIMEOUT_S = 3600.0
+"""For a whole message."""
 
 E = TypeVar("E")
 
@@ -40,12 +43,20 @@ class Pop3Failed(Exception):
 class Pop3Connection:
     """One session with a POP3 server. Every method raises Pop3Failed."""
 
-    def __init__(self, stream: Stream, *, timeout_s: float = ANSWER_TIMEOUT_S, trace: Trace | None = None) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+        message_timeout_s: float = MESSAGE_TIMEOUT_S,
+        trace: Trace | None = None,
+    ) -> None:
         self.stream = stream
         self._timeout_s = timeout_s
+        self._message_timeout_s = message_timeout_s
         self._trace = trace
         self._pop3 = Pop3Client()
-        self._in_content = False
+        self._deadline = float("inf")
 
     async def start(self) -> None:
         """Read the greeting."""
@@ -55,7 +66,11 @@ class Pop3Connection:
 
     async def login(self, name: str, password: str) -> None:
         """USER and PASS."""
-        self._pop3.login(name, password)
+        try:
+            self._pop3.login(name, password)
+        except LocalProtocolError as exc:
+            # What stands in the configuration is no bug of ours.
+            raise Pop3Failed(f"cannot log in: {exc}") from exc
         await self._expect(Answered)
 
     async def sizes(self) -> dict[int, int]:
@@ -69,19 +84,28 @@ class Pop3Connection:
         return (await self._expect(Uidls)).uidls
 
     async def retrieve(self, number: int) -> AsyncGenerator[bytes, None]:
-        """RETR: the message in chunks, free of dot-stuffing. It is whole only when this ends without an error."""
+        """RETR: the message in chunks, free of dot-stuffing. It is whole only when this ends without an error.
+
+        Whoever stops earlier closes this generator, which drops the connection.
+        """
         self._pop3.retrieve(number)
         await self._expect(MessageBegin)
-        self._in_content = True
-        while True:
-            match await self._next():
-                case MessageChunk(octets=octets):
-                    yield octets
-                case MessageEnd():
-                    self._in_content = False
-                    return
-                case unexpected:
-                    raise Pop3Failed(f"the message broke off: {unexpected}")
+        self._deadline = asyncio.get_running_loop().time() + self._message_timeout_s
+        ended = False
+        try:
+            while not ended:
+                match await self._next():
+                    case MessageChunk(octets=octets):
+                        yield octets
+                    case MessageEnd():
+                        ended = True
+                    case unexpected:
+                        raise Pop3Failed(f"the message broke off: {unexpected}")
+        finally:
+            self._deadline = float("inf")
+            if not ended:
+                # What is left of the message must not be taken for the answer to the next command.
+                self.stream.abort()
 
     async def delete(self, number: int) -> None:
         """DELE: marks only."""
@@ -105,12 +129,14 @@ class Pop3Connection:
         return event
 
     async def _next(self) -> Event | Signal:
+        loop = asyncio.get_running_loop()
         try:
-            while (event := self._pop3.next_event()) is NEED_DATA:
-                self._flush()
-                async with asyncio.timeout(self._timeout_s):
-                    octets = await self.stream.read()
-                self._pop3.receive(octets)
+            async with asyncio.timeout_at(min(loop.time() + self._timeout_s, self._deadline)):
+                await self._flush()
+                while (event := self._pop3.next_event()) is NEED_DATA:
+                    await self._flush()
+                    self._pop3.receive(await self.stream.read())
+                await self._flush()
         except TimeoutError as exc:
             self.stream.abort()
             raise Pop3Failed("no answer in time") from exc
@@ -121,12 +147,13 @@ class Pop3Connection:
             self._note("S", f"{'+OK' if event.ok else '-ERR'} {event.text}".rstrip())
         return event
 
-    def _flush(self) -> None:
+    async def _flush(self) -> None:
         octets = self._pop3.outgoing()
         if octets:
             for line in octets.decode("utf-8", "replace").split("\r\n")[:-1]:
                 self._note("C", "PASS (secret)" if line[:5].upper() == "PASS " else line)
             self.stream.write(octets)
+            await self.stream.drain()
 
     def _note(self, who: str, line: str) -> None:
         if self._trace is not None:

@@ -165,6 +165,26 @@ async def test_after_the_final_dot_it_may_have_arrived(last: Step) -> None:
     ).final_dot_sent
 
 
+async def test_an_answer_that_came_with_354_is_not_the_answer_to_the_dot() -> None:
+    """Else content that nobody took would count as delivered."""
+    early = Send("250 ok", "250 ok", "354 go", "250 taken")
+    assert not (await broken(*ENVELOPE[:3], early, Hang())).final_dot_sent
+
+
+@pytest.mark.parametrize("last", [Close(), Reset()])
+async def test_no_dot_to_a_connection_that_is_gone(last: Step) -> None:
+    async with greeted(*ENVELOPE, TakeOctets(3), last) as (ours, _peer):
+
+        async def outlasting() -> AsyncGenerator[bytes, None]:
+            yield b"x\r\n"
+            while not ours.stream.has_input:
+                await asyncio.sleep(0)
+
+        with pytest.raises(ConnectionBroke) as raised:
+            await ours.deliver(MAIL, outlasting())
+        assert not raised.value.final_dot_sent
+
+
 async def test_a_refusal_in_the_middle_of_the_content_is_heard() -> None:
     """Else the message would be tried for days: the loss hides why."""
     async with greeted(*ENVELOPE, TakeOctets(3), Send("552 5.3.4 too large"), Close()) as (ours, peer):
@@ -178,6 +198,7 @@ async def test_a_refusal_in_the_middle_of_the_content_is_heard() -> None:
         assert ended.final is not None
         assert ended.final.code == 552
     peer.check()
+    assert [line for line in ours.transcript if line.endswith("x")] == []
 
 
 async def test_a_peer_that_takes_no_content() -> None:

@@ -208,9 +208,9 @@ class SmtpConnection:
         held = b""
         try:
             async for chunk in chunks:
-                held = self._add_content(held + chunk if held else chunk)
                 if self.stream.has_input:
                     return
+                held = self._add_content(held + chunk if held else chunk)
                 await self._flush(self.timeouts.block_s, shown=False)
             if held:
                 raise ContentUnfit("the content ends in a CR")

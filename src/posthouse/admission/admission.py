@@ -155,7 +155,7 @@ class Admission:
     ) -> Acceptance | None:
         """A report to a sender, from the null path. None when the sender's address leads nowhere."""
         routed = await self.route(forward_path)
-        if routed.unavailable or routed.leads_nowhere:
+        if routed.unavailable or routed.too_large or routed.leads_nowhere:
             return None
         now = self._clock.now()
         recipient = Recipient(forward_path=forward_path, routed=routed, notify=frozenset({Notify.NEVER}))
@@ -230,6 +230,8 @@ class Admission:
 def _refusal(peer: Peer, routed: Routed) -> Reply | None:
     if routed.unavailable:
         return replies.DIRECTORY_UNAVAILABLE
+    if routed.too_large:
+        return replies.ALIAS_TOO_LARGE
     if routed.leads_nowhere:
         return replies.ALIAS_BROKEN if routed.is_alias else replies.NO_SUCH_MAILBOX
     # An alias of ours may lead elsewhere for anybody: its owner asked for that.

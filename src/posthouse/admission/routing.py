@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
 from posthouse.mail.account import Expansion, Mailbox, Remote, Resolution, Unavailable, Unknown
-from posthouse.mail.address import Address
+from posthouse.mail.address import Address, unquoted
 
 EXPANSION_DEPTH = 10
 EXPANSION_TARGETS = 1000
@@ -22,12 +22,17 @@ class Directory(Protocol):
 
 @dataclass(slots=True)
 class Routed:
-    """Where one forward-path leads. `unavailable`: the directory could not say; nothing else counts then."""
+    """Where one forward-path leads.
+
+    `unavailable`: the directory could not say; `too_large`: the expansion was not followed to all its ends, and
+    whoever accepted it would lose mail. Nothing else counts then.
+    """
 
     mailboxes: dict[int, tuple[Mailbox, Address]] = field(default_factory=dict)
     remotes: dict[str, Address] = field(default_factory=dict)
     is_alias: bool = False
     unavailable: bool = False
+    too_large: bool = False
 
     @property
     def leads_nowhere(self) -> bool:
@@ -39,18 +44,20 @@ async def route(directory: Directory, forward_path: Address, *, hostname: str, p
     routed = Routed()
     seen: set[str] = set()
     waiting = [(qualified(forward_path, hostname), 0)]
-    while waiting and len(seen) < EXPANSION_TARGETS:
+    while waiting:
         address, depth = waiting.pop(0)
         if address.key in seen:
             continue
         seen.add(address.key)
+        if depth > EXPANSION_DEPTH or len(seen) > EXPANSION_TARGETS + 1:
+            routed.too_large = True
+            break
         match await _resolve(directory, address, hostname=hostname, postmaster=postmaster):
             case Mailbox() as mailbox:
                 routed.mailboxes.setdefault(mailbox.account, (mailbox, address))
             case Expansion(targets=targets):
                 routed.is_alias = True
-                if depth < EXPANSION_DEPTH:
-                    waiting += [(target, depth + 1) for target in targets]
+                waiting += [(target, depth + 1) for target in targets]
             case Remote():
                 routed.remotes.setdefault(address.key, address)
             case Unknown():
@@ -65,7 +72,10 @@ async def route(directory: Directory, forward_path: Address, *, hostname: str, p
 async def _resolve(directory: Directory, address: Address, *, hostname: str, postmaster: Address | None) -> Resolution:
     """Resolve, with a postmaster in each of our domains (RFC 5321 §4.5.1)."""
     resolution = await directory.resolve(address)
-    if isinstance(resolution, Mailbox | Expansion | Unavailable) or address.local_part.lower() != "postmaster":
+    if (
+        isinstance(resolution, Mailbox | Expansion | Unavailable)
+        or unquoted(address.local_part).lower() != "postmaster"
+    ):
         return resolution
     ours = isinstance(resolution, Unknown) or address.domain == hostname
     if not ours:

@@ -1,0 +1,130 @@
+"""Where forward-paths lead: aliases, loops, limits, postmaster."""
+
+from __future__ import annotations
+
+import pytest
+
+from posthouse.admission.routing import EXPANSION_DEPTH, EXPANSION_TARGETS, Routed, route
+from posthouse.mail.account import Expansion, Mailbox, Remote, Resolution, Unavailable, Unknown
+from posthouse.mail.address import Address, parse_address
+from posthouse.mail.ids import AccountId
+
+HOSTNAME = "mx.here.test"
+
+
+class Names:
+    """A directory in memory for the domain here.test: people by number, aliases by targets."""
+
+    def __init__(self, people: tuple[str, ...] = (), aliases: dict[str, tuple[str, ...]] | None = None) -> None:
+        self._people = {parse_address(p).key: Mailbox(AccountId(n), p) for n, p in enumerate(people, start=1)}
+        self._aliases = {
+            parse_address(alias).key: tuple(parse_address(t) for t in targets)
+            for alias, targets in (aliases or {}).items()
+        }
+        self.unavailable: set[str] = set()
+
+    async def resolve(self, forward_path: Address) -> Resolution:
+        key = forward_path.key
+        if key in self.unavailable:
+            return Unavailable()
+        if not await self.is_local_domain(forward_path.domain):
+            return Remote(forward_path.domain)
+        if key in self._aliases:
+            return Expansion(self._aliases[key])
+        return self._people.get(key, Unknown())
+
+    async def is_local_domain(self, domain: str) -> bool:
+        return domain == "here.test"
+
+    async def identities(self, account: AccountId) -> tuple[Address, ...]:
+        return tuple(parse_address(m.login) for m in self._people.values() if m.account == account)
+
+
+async def routed(names: Names, forward_path: str, postmaster: str | None = "ada@here.test") -> Routed:
+    local_part, _, domain = forward_path.rpartition("@") if "@" in forward_path else (forward_path, "", "")
+    owner = parse_address(postmaster) if postmaster else None
+    return await route(names, Address(local_part, domain), hostname=HOSTNAME, postmaster=owner)
+
+
+PEOPLE = ("ada@here.test", "bob@here.test")
+
+
+@pytest.mark.conformance("C83")
+async def test_an_alias_loop_ends_and_each_end_comes_once() -> None:
+    names = Names(
+        PEOPLE,
+        {
+            "a@here.test": ("b@here.test", "ada@here.test", "x@far.test"),
+            "b@here.test": ("a@here.test", "ADA@here.test", "x@FAR.test", "bob@here.test"),
+        },
+    )
+    found = await routed(names, "a@here.test")
+    assert sorted(found.mailboxes) == [1, 2]
+    assert list(found.remotes) == ["x@far.test"]
+    assert found.is_alias
+    assert not found.too_large
+
+
+async def test_an_alias_to_itself_leads_nowhere() -> None:
+    found = await routed(Names((), {"a@here.test": ("a@here.test",)}), "a@here.test")
+    assert found.leads_nowhere
+    assert found.is_alias
+
+
+async def test_an_expansion_is_followed_to_its_limit_and_refused_beyond() -> None:
+    for count, too_large in ((EXPANSION_TARGETS, False), (EXPANSION_TARGETS + 1, True)):
+        names = Names((), {"all@here.test": tuple(f"x{n}@far.test" for n in range(count))})
+        found = await routed(names, "all@here.test")
+        assert found.too_large is too_large, "mail for some of them would be lost"
+        assert too_large or len(found.remotes) == count
+
+
+async def test_a_chain_of_aliases_is_followed_to_its_limit_and_refused_beyond() -> None:
+    for length, too_large in ((EXPANSION_DEPTH, False), (EXPANSION_DEPTH + 1, True)):
+        chain = {f"a{n}@here.test": (f"a{n + 1}@here.test",) for n in range(length)}
+        names = Names((f"a{length}@here.test",), chain)
+        found = await routed(names, "a0@here.test")
+        assert found.too_large is too_large
+        assert bool(found.mailboxes) is not too_large
+
+
+@pytest.mark.conformance("C41")
+async def test_an_unavailable_target_makes_the_whole_unavailable() -> None:
+    names = Names(PEOPLE, {"a@here.test": ("ada@here.test", "bob@here.test")})
+    names.unavailable = {"bob@here.test"}
+    assert (await routed(names, "a@here.test")).unavailable
+
+
+@pytest.mark.conformance("C26")
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "Postmaster",
+        "postmaster",
+        "POSTMASTER@here.test",
+        '"postmaster"@here.test',
+        '"Post\\master"@here.test',
+        f"postmaster@{HOSTNAME}",
+    ],
+)
+async def test_postmaster_is_there_however_it_is_spelled(spelling: str) -> None:
+    assert list((await routed(Names(PEOPLE), spelling)).mailboxes) == [1]
+
+
+async def test_an_own_mailbox_or_alias_named_postmaster_comes_first() -> None:
+    assert list((await routed(Names(("x@here.test", "postmaster@here.test")), "postmaster@here.test")).mailboxes) == [2]
+    aliased = Names(PEOPLE, {"postmaster@here.test": ("bob@here.test",)})
+    assert list((await routed(aliased, "postmaster@here.test")).mailboxes) == [2]
+
+
+@pytest.mark.parametrize("postmaster", [None, "postmaster@here.test"])
+async def test_a_house_without_a_postmaster_says_so_for_now(postmaster: str | None) -> None:
+    assert (await routed(Names(PEOPLE), "postmaster@here.test", postmaster)).unavailable
+
+
+async def test_the_postmaster_of_others_is_theirs() -> None:
+    assert list((await routed(Names(PEOPLE), "postmaster@far.test")).remotes) == ["postmaster@far.test"]
+
+
+async def test_nobody_but_postmaster_lives_at_the_host_name_itself() -> None:
+    assert list((await routed(Names(PEOPLE), f"ada@{HOSTNAME}")).remotes) == [f"ada@{HOSTNAME}"]

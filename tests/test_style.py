@@ -20,6 +20,7 @@ OWN_FOLDERS = {
     "conformance",
     "documents",
     "end_to_end",
+    "house",
     "peers",
     "plugins",
     "scripts",

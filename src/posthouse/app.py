@@ -9,7 +9,7 @@ import os
 import random as random_module
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -236,13 +236,11 @@ class House:
             log=self.log,
         )
 
-        async def serve(stream: Stream) -> None:
-            session = SmtpSession(
-                stream, door, session=self._session_name(), trusted=self._is_trusted(stream.peer_address)
-            )
-            await self._run_session(stream, counter, session.run, session.refuse_service)
+        def session(stream: Stream) -> SmtpSession:
+            trusted = self._is_trusted(stream.peer_address)
+            return SmtpSession(stream, door, session=self._session_name(), trusted=trusted)
 
-        return serve
+        return lambda stream: self._run_session(stream, counter, session)
 
     def _pop3(self, counter: SessionCounter, *, login: bool) -> Serve:
         door = Pop3Door(
@@ -254,28 +252,33 @@ class House:
             log=self.log,
         )
 
-        async def serve(stream: Stream) -> None:
-            session = Pop3Session(stream, door, session=self._session_name())
-            await self._run_session(stream, counter, session.run, session.refuse_service)
+        def session(stream: Stream) -> Pop3Session:
+            return Pop3Session(stream, door, session=self._session_name())
 
-        return serve
+        return lambda stream: self._run_session(stream, counter, session)
 
     async def _run_session(
-        self,
-        stream: Stream,
-        counter: SessionCounter,
-        run: Callable[[], Awaitable[None]],
-        refuse: Callable[[], Awaitable[None]],
+        self, stream: Stream, counter: SessionCounter, make: Callable[[Stream], SmtpSession | Pop3Session]
     ) -> None:
+        """One connection from accept to close. Whatever goes wrong in it stays in it: the house goes on."""
         address = stream.peer_address
-        if not counter.enter(address):
-            await refuse()
-            return
         self._sessions.add(stream)
+        if self._stop.is_set():
+            # It was in the backlog, or in a handshake, when the others were told.
+            stream.interrupt()
         try:
-            await run()
+            session = make(stream)
+            if not counter.enter(address):
+                await session.refuse_service()
+                return
+            try:
+                await session.run()
+            finally:
+                counter.leave(address)
+        except Exception:
+            self.log.exception("session broke", peer=address)
+            stream.abort()
         finally:
-            counter.leave(address)
             self._sessions.discard(stream)
             self._sessions_changed.set()
 
@@ -286,7 +289,11 @@ class House:
         networks = self.config.reception.trusted_networks
         if not networks:
             return False
-        parsed = ipaddress.ip_address(address)
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            # A peer that has gone already has no address any more.
+            return False
         return any(parsed in network for network in networks)
 
     async def _sweep(self) -> None:

@@ -58,6 +58,8 @@ _TOO_MANY_SESSIONS = reply(421, "4.7.0", "Too many sessions are open; come back 
 _INTERNAL = reply(421, "4.3.0", "Something went wrong on our side; try again later")
 
 HANDSHAKE_TIMEOUT_S = 30.0
+WRITE_AFTER_EVENTS = 64
+"""Replies to one read full of pipelined commands go out after so many events, not all at its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,14 +138,20 @@ class SmtpSession:
         await self.stream.close()
 
     async def _converse(self) -> None:
+        unwritten = 0
         while (event := self.smtp.next_event()) is not CLOSED:
             if event is NEED_DATA:
+                unwritten = 0
                 await self._write()
                 self.smtp.receive(await self._read())
-            else:
-                await self._handle(event)
-                if self._errors > self.door.limits.errors:
-                    self.smtp.close(_TOO_MANY_ERRORS)
+                continue
+            await self._handle(event)
+            if self._errors > self.door.limits.errors:
+                self.smtp.close(_TOO_MANY_ERRORS)
+            unwritten += 1
+            if unwritten >= WRITE_AFTER_EVENTS:
+                unwritten = 0
+                await self._write()
 
     async def _read(self) -> bytes:
         in_content = self._draft is not None or self._content_refusal is not None
@@ -266,8 +274,8 @@ class SmtpSession:
         self._content_refusal = None
         try:
             self._draft = await self.door.storage.content.draft()
-        except StorageError:
-            self._refuse("DATA", replies.STORAGE_BUSY)
+        except StorageError as exc:
+            self._refuse("DATA", _not_stored(exc))
             return
         self.smtp.reply(_GO_ON)
 
@@ -279,17 +287,11 @@ class SmtpSession:
             self._scanner.feed(octets)
             await self._draft.write(octets)
         except HeaderTooLarge:
-            await self._refuse_content(replies.HEADER_TOO_LARGE)
-        except StorageFull:
-            await self._refuse_content(replies.STORAGE_FULL)
-        except StorageError:
-            await self._refuse_content(replies.STORAGE_BUSY)
-
-    async def _refuse_content(self, refusal: Reply) -> None:
-        self._content_refusal = refusal
-        if self._draft is not None:
-            await self._draft.discard()
-            self._draft = None
+            self._content_refusal = replies.HEADER_TOO_LARGE
+        except StorageError as exc:
+            self._content_refusal = _not_stored(exc)
+        if self._content_refusal is not None:
+            await self._discard_draft()
 
     async def _end_content(self) -> None:
         transaction, draft, refusal = self._transaction, self._draft, self._content_refusal
@@ -314,10 +316,8 @@ class SmtpSession:
                 return refusal
             acceptance = self.door.admission.plan(transaction, content)
             await self.door.storage.accept(acceptance)
-        except StorageFull:
-            return replies.STORAGE_FULL
-        except StorageError:
-            return replies.STORAGE_BUSY
+        except StorageError as exc:
+            return _not_stored(exc)
         self._accepted += 1
         self._log.info(
             "message accepted",
@@ -332,9 +332,17 @@ class SmtpSession:
     async def _drop_transaction(self) -> None:
         self._transaction = None
         self._content_refusal = None
+        await self._discard_draft()
+
+    async def _discard_draft(self) -> None:
         draft, self._draft = self._draft, None
-        if draft is not None:
+        if draft is None:
+            return
+        try:
             await draft.discard()
+        except StorageError:
+            # A file that cannot be removed now has no row: it goes when this incarnation has ended.
+            self._log.warning("draft not discarded", exc_info=True)
 
     def _peer(self) -> Peer:
         return Peer(
@@ -353,5 +361,12 @@ class SmtpSession:
         self.smtp.reply(refusal)
 
     def _count_error(self, verb: str, refusal: Reply, **facts: str) -> None:
-        self._errors += 1
+        # A transient refusal is our trouble, or a limit of ours such as 452 to one recipient too many: whoever runs
+        # into it did nothing wrong, and the recipients accepted before stay valid (RFC 5321 §4.5.3.1.10).
+        self._errors += not refusal.is_transient
         self._log.info("refused", command=verb, reply=str(refusal), **facts)
+
+
+def _not_stored(exc: StorageError) -> Reply:
+    """What the peer is told about a failure of storage: always transient, never its text."""
+    return replies.STORAGE_FULL if isinstance(exc, StorageFull) else replies.STORAGE_BUSY

@@ -85,6 +85,8 @@ class Pop3Session:
         except TimeoutError:
             # RFC 1939 §3: closed without a response when the timer expires.
             outcome = "timed out"
+        except ConnectionError:
+            outcome = "connection lost"
         except Interrupted:
             outcome = "house closes"
             self.pop3.close("This house is closing; come back later")
@@ -127,6 +129,9 @@ class Pop3Session:
         self.stream.write(self.pop3.outgoing())
         async with asyncio.timeout(self.door.limits.idle_timeout_s):
             await self.stream.drain()
+        if self.stream.is_lost:
+            # Else all the messages that were asked for would be read for nobody, with the maildrop locked meanwhile.
+            raise ConnectionResetError
 
     async def _handle(self, event: Event) -> None:
         match event:
@@ -237,7 +242,14 @@ class Pop3Session:
             self._log.warning("journey not written")
         finally:
             if lock is not None:
-                await self.door.storage.maildrops.unlock(lock)
+                await self._unlock(lock)
+
+    async def _unlock(self, lock: MaildropLock) -> None:
+        try:
+            await self.door.storage.maildrops.unlock(lock)
+        except StorageError:
+            # What was deleted is deleted, and QUIT must say so; the lock ends with this incarnation.
+            self._log.warning("maildrop not unlocked", exc_info=True)
 
     def _events(self, deleted: tuple[int, ...]) -> list[JourneyEvent]:
         if self._account is None:

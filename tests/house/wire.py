@@ -76,7 +76,7 @@ class Wire:
 
     def rest(self) -> bytes:
         """Everything up to the end of the connection, a reset included; then it is closed."""
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
+        with contextlib.suppress(OSError):
             while octets := self.socket.recv(1 << 16):
                 self._buffer += octets
         self.socket.close()

@@ -273,18 +273,17 @@ def test_a_peer_that_vanishes_during_accept(faulty: tuple[RunningHouse, Faults],
         assert len(found) == (1 if fails else 2)
 
 
-@pytest.mark.parametrize("operation", ["draft.discard", "directory.resolve"])
-def test_what_fails_in_one_session_ends_no_other(faulty: tuple[RunningHouse, Faults], operation: str) -> None:
-    house, faults = faulty
-    faults[operation] = StorageBusy()
-    with Wire(house.ports["smtp"]).greet() as other:
-        for _ in range(2):
-            with Wire(house.ports["smtp"]).greet() as peer:
-                peer.say("MAIL FROM:<carol@far.test>")
-                peer.say("RCPT TO:<bob@here.test>")
-                peer.say("DATA")
+def test_a_draft_that_cannot_be_discarded_ends_no_other_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house, faults = faulty_house(tmp_path, monkeypatch, reception={"content_timeout": "20ms"})
+    faults["draft.discard"] = StorageBusy()
+    with house, Wire(house.ports["smtp"]).greet() as other:
+        for ending in (Wire.end, Wire.rest):
+            with Wire(house.ports["smtp"]).greet().envelope("bob@here.test") as peer:
+                assert peer.say("DATA").startswith(b"354 ")
                 peer.send(b"half of it\r\n")
-                peer.end()
+                ending(peer)
                 peer.rest()
         assert other.say("NOOP").startswith(b"250 ")
 

@@ -1,0 +1,75 @@
+"""`posthouse serve` as a process of its own: what can be killed and measured."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from posthouse.app import World
+from posthouse.config import load
+from tests.running_house import DOORS, furnish
+
+SRC = Path(__file__).parents[2] / "src"
+
+
+class ServedHouse:
+    """A folder with a house in it; `start` and `kill` as often as wanted. `ports` are of the last start."""
+
+    def __init__(self, folder: Path, people: tuple[str, ...], more: str = "") -> None:
+        self.folder = folder
+        self.ports: dict[str, int] = {}
+        listen = "\n".join(f'{door} = ["127.0.0.1:0"]' for door in DOORS)
+        (folder / "posthouse.toml").write_text(
+            f'hostname = "mx.here.test"\ndata_dir = "."\n[listen]\n{listen}\n[auth]\nallow_cleartext = true\n{more}\n'
+        )
+        asyncio.run(furnish(load(folder / "posthouse.toml"), World(), people))
+
+    def start(self) -> None:
+        """Returns when every door is open."""
+        command = [sys.executable, "-m", "posthouse.cli", "serve", "--config", str(self.folder / "posthouse.toml")]
+        self._process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SRC)}, text=True
+        )
+        assert self._process.stderr is not None
+        said: list[str] = []
+        for line in self._process.stderr:
+            said.append(line)
+            event = json.loads(line) if line.startswith("{") else {}
+            if event.get("event") == "house open":
+                self.ports = {door: int(event[door].rpartition(":")[2]) for door in DOORS}
+                break
+        else:
+            raise AssertionError("the house did not open: " + "".join(said))
+        self._log = threading.Thread(target=self._process.stderr.read, daemon=True)
+        self._log.start()
+
+    def kill(self) -> None:
+        """SIGKILL: nothing can be finished."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM: a graceful end, with status 0."""
+        assert self._end(signal.SIGTERM) == 0
+
+    def _end(self, number: int) -> int:
+        self._process.send_signal(number)
+        status = self._process.wait(30)
+        self._log.join(30)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+        return status
+
+    def memory_kib(self, key: str) -> int:
+        """VmRSS or VmHWM."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{key}:")))
+
+    def forget_peak(self) -> None:
+        """VmHWM begins again at VmRSS."""
+        Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")

@@ -1,0 +1,255 @@
+"""The POP3 door: the lock, the snapshot, deletion, and a storage that fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from posthouse.mail.maildrop import MaildropLock
+from posthouse.storage.errors import StorageBusy, StorageError
+from tests.house.faults import Faults, faulty_house
+from tests.house.wire import Wire
+from tests.running_house import RunningHouse
+
+BOB = "bob@here.test"
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RunningHouse, Faults]]:
+    house, faults = faulty_house(tmp_path, monkeypatch)
+    with house:
+        yield house, faults
+
+
+@pytest.fixture
+def house(faulty: tuple[RunningHouse, Faults]) -> RunningHouse:
+    return faulty[0]
+
+
+def letter(number: int, size: int = 0) -> bytes:
+    return b"Subject: %d\r\n\r\n" % number + (b"x" * 76 + b"\r\n") * (size // 78) + b".\r\n"
+
+
+def filled(house: RunningHouse, count: int, size: int = 0) -> list[str]:
+    """Deliver so many messages to Bob; their queue ids."""
+    with Wire(house.ports["smtp"]) as wire:
+        wire.greet()
+        return [wire.deliver(letter(number, size), BOB) for number in range(1, count + 1)]
+
+
+def reader(house: RunningHouse) -> Wire:
+    """A session of Bob's, logged in."""
+    wire = Wire(house.ports["pop3"])
+    answer = wire.login(BOB)
+    assert answer.startswith(b"+OK"), answer
+    return wire
+
+
+def uidls(house: RunningHouse) -> list[str]:
+    with reader(house) as wire:
+        found = wire.uidls()
+        assert wire.pop3("QUIT").startswith(b"+OK")
+        return found
+
+
+def wait_until_left(house: RunningHouse) -> None:
+    """Until the house has noticed that the others are gone: a login is refused no longer."""
+    for _ in range(1000):
+        with Wire(house.ports["pop3"]) as wire:
+            if wire.login(BOB).startswith(b"+OK"):
+                assert wire.pop3("QUIT").startswith(b"+OK")
+                return
+    raise AssertionError("the maildrop stayed locked")
+
+
+@pytest.mark.conformance("C240")
+@pytest.mark.parametrize("ending", ["quit", "end", "drop"])
+def test_one_session_at_a_time(house: RunningHouse, ending: str) -> None:
+    queue_ids = filled(house, 2)
+    with reader(house) as first:
+        assert first.pop3("DELE 1").startswith(b"+OK")
+        with Wire(house.ports["pop3"]) as second:
+            assert second.login(BOB).startswith(b"-ERR [IN-USE] ")
+            assert second.pop3("STAT").startswith(b"-ERR")
+        match ending:
+            case "quit":
+                assert first.pop3("QUIT").startswith(b"+OK")
+            case "end":
+                first.end()
+                assert first.rest() == b""
+            case _:
+                first.drop()
+    wait_until_left(house)
+    assert uidls(house) == (queue_ids[1:] if ending == "quit" else queue_ids)
+
+
+@pytest.mark.conformance("C238", "C240")
+def test_an_idle_session_ends_without_a_word_and_without_update(tmp_path: Path) -> None:
+    with RunningHouse(tmp_path, retrieval={"idle_timeout": "100ms"}) as house:
+        queue_ids = filled(house, 1)
+        with reader(house) as wire:
+            assert wire.pop3("DELE 1").startswith(b"+OK")
+            assert wire.rest() == b""
+        assert uidls(house) == queue_ids
+
+
+def test_closing_the_house_deletes_nothing(tmp_path: Path) -> None:
+    with RunningHouse(tmp_path) as house:
+        queue_ids = filled(house, 1)
+        wire = reader(house)
+        assert wire.pop3("DELE 1").startswith(b"+OK")
+    assert wire.rest() == b"-ERR [SYS/TEMP] This house is closing; come back later\r\n"
+    with RunningHouse(tmp_path) as house:
+        assert uidls(house) == queue_ids
+
+
+def test_too_many_sessions(tmp_path: Path) -> None:
+    with RunningHouse(tmp_path, retrieval={"sessions": 1}) as house, reader(house):
+        with Wire(house.ports["pop3"]) as second:
+            assert second.rest() == b"-ERR [SYS/TEMP] Too many sessions are open; come back later\r\n"
+
+
+@pytest.mark.conformance("C249", "C251")
+def test_numbers_stand_while_mail_arrives(house: RunningHouse) -> None:
+    before = filled(house, 3)
+    with reader(house) as wire:
+        stat = wire.pop3("STAT")
+        after = filled(house, 2)
+        assert wire.pop3("STAT") == stat
+        assert wire.uidls() == before
+        assert wire.pop3("RETR 4").startswith(b"-ERR")
+        assert wire.pop3("DELE 2").startswith(b"+OK")
+        assert wire.retrieve(3).endswith(letter(3))
+        assert wire.pop3("QUIT").startswith(b"+OK")
+    assert uidls(house) == [before[0], before[2], *after]
+    assert uidls(house) == [before[0], before[2], *after]
+
+
+@pytest.mark.conformance("C259")
+def test_two_thousand_pipelined_commands_and_a_slow_reader(house: RunningHouse) -> None:
+    count = 1000
+    queue_ids = filled(house, count, 8_000)
+    with reader(house) as wire:
+        commands = b"".join(b"RETR %d\r\nDELE %d\r\n" % (number, number) for number in range(1, count + 1))
+        sender = threading.Thread(target=wire.send, args=(commands + b"QUIT\r\n",), daemon=True)
+        sender.start()
+        # Whoever reads nothing until all is sent would wait for ever on a house that does so too.
+        sender.join(10)
+        for number in range(1, count + 1):
+            assert wire.line().startswith(b"+OK")
+            octets = wire.multi_line()
+            assert octets.endswith(letter(number, 8_000))
+            assert queue_ids[number - 1].encode() in octets
+            assert wire.line().startswith(b"+OK")
+        assert wire.line().startswith(b"+OK")
+        assert wire.rest() == b""
+    assert uidls(house) == []
+
+
+def test_a_reader_that_vanishes_frees_the_maildrop_at_once(faulty: tuple[RunningHouse, Faults]) -> None:
+    house, faults = faulty
+    filled(house, 1, 200_000)
+    reads = 0
+
+    async def count() -> None:
+        nonlocal reads
+        reads += 1
+
+    faults["maildrops.read"] = count
+    with reader(house) as wire:
+        wire.send(b"RETR 1\r\n" * 2000)
+        assert wire.line().startswith(b"+OK")
+        wire.drop()
+    wait_until_left(house)
+    assert reads < 1000, "messages were read for nobody"
+
+
+@pytest.mark.conformance("C244")
+def test_a_message_that_is_gone_meanwhile(house: RunningHouse) -> None:
+    queue_ids = filled(house, 3)
+    with reader(house) as wire:
+        maildrops = house.house.storage.maildrops
+        account = house.ask(lambda storage: storage.directory.account(BOB))
+        assert account is not None
+        lock = MaildropLock(account.account, maildrops._real._locks[account.account])  # type: ignore[attr-defined]
+        listing = house.ask(lambda storage: storage.maildrops.list(account.account))
+        house.ask(lambda storage: storage.maildrops.expunge(lock, [listing.uids[1]], []))
+        assert wire.pop3("RETR 2").startswith(b"-ERR")
+        assert wire.pop3("TOP 2 0").startswith(b"-ERR")
+        assert wire.retrieve(3).endswith(letter(3))
+        assert wire.pop3("DELE 2").startswith(b"+OK")
+        assert wire.pop3("DELE 1").startswith(b"+OK")
+        assert wire.pop3("QUIT").startswith(b"+OK")
+    assert uidls(house) == queue_ids[2:]
+
+
+@pytest.mark.conformance("C247")
+@pytest.mark.parametrize("fault", [StorageBusy(), StorageError(), ZeroDivisionError()], ids=lambda e: type(e).__name__)
+def test_a_deletion_that_fails_is_told(faulty: tuple[RunningHouse, Faults], fault: Exception) -> None:
+    house, faults = faulty
+    queue_ids = filled(house, 2)
+    with reader(house) as wire:
+        assert wire.pop3("DELE 1").startswith(b"+OK")
+        faults["maildrops.expunge"] = fault
+        assert wire.pop3("QUIT").startswith(b"-ERR [SYS/TEMP] ")
+        assert wire.rest() == b""
+    faults.clear()
+    assert uidls(house) == queue_ids
+
+
+def test_a_lost_lock_deletes_nothing(house: RunningHouse) -> None:
+    queue_ids = filled(house, 1)
+    with reader(house) as wire:
+        assert wire.pop3("DELE 1").startswith(b"+OK")
+        house.house.storage.maildrops._real._locks.clear()  # type: ignore[attr-defined]
+        assert wire.pop3("QUIT").startswith(b"-ERR [SYS/TEMP] ")
+    assert uidls(house) == queue_ids
+
+
+@pytest.mark.parametrize("operation", ["maildrops.unlock", "journey.append"])
+def test_what_fails_after_the_deletion_does_not_deny_it(faulty: tuple[RunningHouse, Faults], operation: str) -> None:
+    house, faults = faulty
+    filled(house, 1)
+    with reader(house) as wire:
+        faults[operation] = StorageBusy()
+        wire.retrieve(1)
+        assert wire.pop3("DELE 1").startswith(b"+OK")
+        assert wire.pop3("QUIT").startswith(b"+OK")
+
+
+@pytest.mark.conformance("C263")
+@pytest.mark.parametrize("operation", ["directory.account", "maildrops.lock", "maildrops.list"])
+def test_a_login_that_cannot_be_served_now(faulty: tuple[RunningHouse, Faults], operation: str) -> None:
+    house, faults = faulty
+    queue_ids = filled(house, 1)
+    faults[operation] = StorageBusy()
+    with Wire(house.ports["pop3"]) as wire:
+        assert wire.login(BOB).startswith(b"-ERR [SYS/TEMP] ")
+        faults.clear()
+        assert wire.pop3(f"USER {BOB}").startswith(b"+OK")
+        assert wire.pop3("PASS correct horse").startswith(b"+OK")
+        assert wire.uidls() == queue_ids
+
+
+def test_half_a_message_never_looks_whole(faulty: tuple[RunningHouse, Faults]) -> None:
+    house, faults = faulty
+    filled(house, 1, 200_000)
+    faults["maildrops.read on"] = StorageBusy()
+    with reader(house) as wire:
+        wire.send(b"RETR 1\r\nQUIT\r\n")
+        assert not wire.rest().endswith(b"\r\n.\r\n")
+    faults.clear()
+    assert len(uidls(house)) == 1
+
+
+@pytest.mark.conformance("C241")
+def test_three_wrong_passwords_end_the_session(house: RunningHouse) -> None:
+    with Wire(house.ports["pop3"]) as wire:
+        assert wire.login(BOB, "wrong").startswith(b"-ERR [AUTH] ")
+        assert wire.pop3("USER nobody@here.test").startswith(b"+OK")
+        assert wire.pop3("PASS wrong").startswith(b"-ERR [AUTH] ")
+        wire.send(f"USER {BOB}\r\nPASS wrong\r\n".encode())
+        assert wire.rest().split(b"\r\n")[1].startswith(b"-ERR [AUTH] ")

@@ -24,11 +24,20 @@ class ServedHouse:
     def __init__(self, folder: Path, people: tuple[str, ...], more: str = "") -> None:
         self.folder = folder
         self.ports: dict[str, int] = {}
+        self._process: subprocess.Popen[str] | None = None
         listen = "\n".join(f'{door} = ["127.0.0.1:0"]' for door in DOORS)
         (folder / "posthouse.toml").write_text(
             f'hostname = "mx.here.test"\ndata_dir = "."\n[listen]\n{listen}\n[auth]\nallow_cleartext = true\n{more}\n'
         )
         asyncio.run(furnish(load(folder / "posthouse.toml"), World(), people))
+
+    def __enter__(self) -> ServedHouse:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave no process behind, whatever failed."""
+        if self._process is not None:
+            self.kill()
 
     def start(self) -> None:
         """Returns when every door is open."""
@@ -45,6 +54,7 @@ class ServedHouse:
                 self.ports = {door: int(event[door].rpartition(":")[2]) for door in DOORS}
                 break
         else:
+            self._process = None
             raise AssertionError("the house did not open: " + "".join(said))
         self._log = threading.Thread(target=self._process.stderr.read, daemon=True)
         self._log.start()
@@ -58,18 +68,22 @@ class ServedHouse:
         assert self._end(signal.SIGTERM) == 0
 
     def _end(self, number: int) -> int:
-        self._process.send_signal(number)
-        status = self._process.wait(30)
+        process, self._process = self._process, None
+        assert process is not None
+        assert process.stderr is not None
+        process.send_signal(number)
+        status = process.wait(30)
         self._log.join(30)
-        assert self._process.stderr is not None
-        self._process.stderr.close()
+        process.stderr.close()
         return status
 
     def memory_kib(self, key: str) -> int:
         """VmRSS or VmHWM."""
+        assert self._process is not None
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{key}:")))
 
     def forget_peak(self) -> None:
         """VmHWM begins again at VmRSS."""
+        assert self._process is not None
         Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")

@@ -50,17 +50,17 @@ class Ledger:
 @pytest.mark.long
 @pytest.mark.conformance("C58", "C79", "C103", "C247", "C248", "C251")
 def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path, seed: int) -> None:
-    house = ServedHouse(tmp_path, PEOPLE)
     ledger = Ledger()
     chance = random.Random(seed)
     print(f"seed {seed}")
-    for number in range(KILLS):
-        house.start()
-        after_s = chance.uniform(*LOAD_S)
-        _load(house, ledger, chance.randrange(2**32), after_s)
-        house.start()
-        _check(house, ledger, f"kill {number}, after {after_s:.3f} s, seed {seed}")
-        house.kill() if number % 2 else house.stop()
+    with ServedHouse(tmp_path, PEOPLE) as house:
+        for number in range(KILLS):
+            house.start()
+            after_s = chance.uniform(*LOAD_S)
+            _load(house, ledger, chance.randrange(2**32), after_s)
+            house.start()
+            _check(house, ledger, f"kill {number}, after {after_s:.3f} s, seed {seed}")
+            house.kill() if number % 2 else house.stop()
     lost_sight = len(ledger.attempted) - len(set(ledger.acknowledged.values()))
     print(f"{len(ledger.acknowledged)} entries promised, {len(ledger.deleted)} deleted, {lost_sight} never answered")
     assert len(ledger.acknowledged) > 10 * KILLS, "too little was sent to prove anything"

@@ -46,9 +46,8 @@ def read_out(wire: Wire, size_octets: int) -> None:
 @pytest.mark.long
 @pytest.mark.conformance("C53", "C254", "C286")
 def test_fifty_megabytes_cost_no_memory(tmp_path: Path) -> None:
-    house = ServedHouse(tmp_path, (BOB,))
-    house.start()
-    try:
+    with ServedHouse(tmp_path, (BOB,)) as house:
+        house.start()
         for size_octets, measured in ((8_000_000, False), (50_000_000, True)):
             house.forget_peak()
             before = house.memory_kib("VmRSS")
@@ -63,16 +62,14 @@ def test_fifty_megabytes_cost_no_memory(tmp_path: Path) -> None:
             print(f"{size_octets} octets: {before} KiB before, +{received - before} received, +{grown} in all")
             if measured:
                 assert grown < GROWTH_KIB
-    finally:
         house.stop()
 
 
 @pytest.mark.long
 @pytest.mark.conformance("C153")
 def test_more_than_the_limit_is_refused_once(tmp_path: Path) -> None:
-    house = ServedHouse(tmp_path, (BOB,), "[reception]\nmessage_size_octets = 1_000_000")
-    house.start()
-    try:
+    with ServedHouse(tmp_path, (BOB,), "[reception]\nmessage_size_octets = 1_000_000") as house:
+        house.start()
         with Wire(house.ports["smtp"]) as wire:
             assert wire.greet().say("MAIL FROM:<> SIZE=1000001").startswith(b"552 5.3.4 ")
             house.forget_peak()
@@ -85,5 +82,4 @@ def test_more_than_the_limit_is_refused_once(tmp_path: Path) -> None:
         with Wire(house.ports["pop3"]) as wire:
             assert wire.login(BOB).startswith(b"+OK")
             assert len(wire.uidls()) == 1
-    finally:
         house.stop()

@@ -7,6 +7,7 @@ report does not exist.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from posthouse.admission.admission import Admission
@@ -28,6 +29,7 @@ from posthouse.mail.report_request import (
 )
 from posthouse.mail.spool import SpoolMessage
 from posthouse.mail.world import Random
+from posthouse.storage.errors import StorageDamaged
 from posthouse.storage.interfaces import Content, Draft
 
 NULL_REVERSE_PATH = "the message came from the null path, to which nothing is returned"
@@ -58,7 +60,7 @@ class Bouncer:
 
     async def add_reports(self, reports: Reports, attempt: Attempt, verdicts: Sequence[Verdict], now: float) -> None:
         """Add the reports that these verdicts ask for."""
-        for action in (Action.FAILED, Action.DELAYED):
+        for action in (Action.FAILED, Action.DELAYED, Action.RELAYED):
             told = [verdict for verdict in verdicts if verdict.report == action]
             if not told:
                 continue
@@ -111,24 +113,35 @@ class Bouncer:
         )
 
     async def _original(self, message: SpoolMessage, sender: Address) -> OriginalMessage:
-        beginning = bytearray(message.prefix)
-        chunks = self._content.open(message.content_id)
-        try:
-            while len(beginning) < RETURN_LIMIT_OCTETS and (chunk := await anext(chunks, b"")):
-                beginning += chunk
-        finally:
-            await chunks.aclose()
+        beginning, whole = await self._beginning(message)
         return OriginalMessage(
             queue_id=message.queue_id,
             reverse_path=sender,
             arrived_at=message.accepted_at,
-            beginning=bytes(beginning[:RETURN_LIMIT_OCTETS]),
-            complete=len(message.prefix) + message.content_octets <= RETURN_LIMIT_OCTETS,
+            beginning=beginning,
+            complete=whole,
             envelope_id=message.envelope_id,
             ret=message.ret,
             message_id=message.facts.message_id,
             smtputf8=message.smtputf8,
         )
+
+    async def _beginning(self, message: SpoolMessage) -> tuple[bytes, bool]:
+        """What a report returns of the message, and whether that is all of it.
+
+        Of content that is damaged it returns our own trace fields: better than no report.
+        """
+        beginning = bytearray(message.prefix)
+        try:
+            async with aclosing(self._content.open(message.content_id)) as chunks:
+                async for chunk in chunks:
+                    beginning += chunk
+                    if len(beginning) >= RETURN_LIMIT_OCTETS:
+                        break
+        except (StorageDamaged, KeyError):
+            return message.prefix[:RETURN_LIMIT_OCTETS], False
+        whole = len(message.prefix) + message.content_octets <= RETURN_LIMIT_OCTETS
+        return bytes(beginning[:RETURN_LIMIT_OCTETS]), whole
 
 
 def _status(attempt: Attempt, verdict: Verdict, action: Action, now: float) -> RecipientStatus:

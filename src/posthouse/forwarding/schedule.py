@@ -24,9 +24,14 @@ class RetrySchedule:
         """
         if now >= expires_at:
             return None
-        interval_s = self.intervals_s[min(attempts, len(self.intervals_s)) - 1]
+        interval_s = self.intervals_s[max(1, min(attempts, len(self.intervals_s))) - 1]
         jittered_s = interval_s * random.uniform(1 - JITTER, 1 + JITTER)
         return min(now + jittered_s, expires_at)
+
+    @property
+    def longest_s(self) -> float:
+        """No time is set further ahead than this. What waits longer was put off by a clock that was wrong."""
+        return max(self.intervals_s) * (1 + JITTER)
 
     def wants_delay_notice(self, now: float, accepted_at: float, *, already: bool) -> bool:
         """Whether the sender should hear now that a recipient still waits."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from posthouse.forwarding.schedule import RetrySchedule
 from posthouse.mail.acceptance import Notify
 from posthouse.mail.outcome import Deferred, Delivered, Failed, Outcome, Uncertain
-from posthouse.mail.reply import EnhancedCode, Reply
+from posthouse.mail.reply import EnhancedCode, Reply, reply
+from posthouse.mail.report_request import Action
 from posthouse.mail.spool import Settled, SpoolRow
 from posthouse.mail.world import Random
+
+REPORT_LATER = "This is final, but the report to the sender could not be written yet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +26,7 @@ class Verdict:
     row: SpoolRow
     outcome: Outcome
     settled: Settled
-    report: str | None = None
+    report: Action | None = None
 
     @property
     def outcome_name(self) -> str:
@@ -36,14 +39,25 @@ class Verdict:
 
     @property
     def from_peer(self) -> bool:
-        return self.outcome.from_peer if isinstance(self.outcome, Deferred | Failed) else True
+        """Whether the next hop said it, rather than we."""
+        return isinstance(self.outcome, Delivered) or _said_by_peer(self.outcome)
 
 
-def judge(row: SpoolRow, outcome: Outcome, schedule: RetrySchedule, now: float, random: Random) -> Verdict:
-    """Decide, without doing anything."""
+def judge(
+    row: SpoolRow,
+    outcome: Outcome,
+    schedule: RetrySchedule,
+    now: float,
+    random: Random,
+    *,
+    reports_passed_on: bool = False,
+) -> Verdict:
+    """Decide, without doing anything. `reports_passed_on`: the next hop will tell of success if asked to."""
     match outcome:
         case Delivered():
-            return Verdict(row=row, outcome=outcome, settled=_settled(row, outcome.reply, None))
+            tell = row.notify is not None and Notify.SUCCESS in row.notify and not reports_passed_on
+            settled = _settled(row, outcome.reply, None)
+            return Verdict(row=row, outcome=outcome, settled=settled, report=Action.RELAYED if tell else None)
         case Failed():
             return _given_up(row, outcome)
         case Deferred() | Uncertain():
@@ -54,13 +68,27 @@ def judge(row: SpoolRow, outcome: Outcome, schedule: RetrySchedule, now: float, 
                 now, row.message.accepted_at, already=row.delay_notified
             )
             settled = _settled(row, outcome.reply, next_at, delay_notified=tell or row.delay_notified)
-            return Verdict(row=row, outcome=outcome, settled=settled, report="delayed" if tell else None)
+            return Verdict(row=row, outcome=outcome, settled=settled, report=Action.DELAYED if tell else None)
         case unexpected:
             assert_never(unexpected)
 
 
+def without_report(verdict: Verdict, schedule: RetrySchedule, now: float) -> Verdict:
+    """The same where the report cannot be made now: what was delivered stays so, nobody fails untold."""
+    match verdict.report:
+        case Action.FAILED:
+            last = reply(451, "4.3.0", f"{REPORT_LATER}: {verdict.reply}")
+            settled = _settled(verdict.row, last, now + schedule.intervals_s[0])
+            return Verdict(row=verdict.row, outcome=Deferred(last, verdict.from_peer), settled=settled)
+        case Action.DELAYED:
+            settled = replace(verdict.settled, delay_notified=verdict.row.delay_notified)
+            return replace(verdict, settled=settled, report=None)
+        case _:
+            return replace(verdict, report=None)
+
+
 def _given_up(row: SpoolRow, outcome: Failed) -> Verdict:
-    report = "failed" if _wants(row, Notify.FAILURE) else None
+    report = Action.FAILED if _wants(row, Notify.FAILURE) else None
     return Verdict(row=row, outcome=outcome, settled=_settled(row, outcome.reply, None), report=report)
 
 
@@ -74,8 +102,8 @@ def _expired(last: Reply) -> Reply:
     return Reply(550, EnhancedCode(5, 4, 7), f"Tried until the message expired. The last answer was: {last}")
 
 
-def _said_by_peer(outcome: Deferred | Uncertain) -> bool:
-    return outcome.from_peer if isinstance(outcome, Deferred) else False
+def _said_by_peer(outcome: Deferred | Failed | Uncertain) -> bool:
+    return not isinstance(outcome, Uncertain) and outcome.from_peer
 
 
 def _settled(row: SpoolRow, reply: Reply, not_before: float | None, *, delay_notified: bool = False) -> Settled:

@@ -154,7 +154,13 @@ class House:
             allow_private=config.forwarding.allow_private_next_hops,
             random=world.random,
         )
-        relay = Relay(router, world.connector, self.storage.content, world.clock, hello_name=config.hostname)
+        relay = Relay(
+            router=router,
+            connector=world.connector,
+            content=self.storage.content,
+            clock=world.clock,
+            hello_name=config.hostname,
+        )
         self.runner = QueueRunner(
             self.storage,
             relay,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from posthouse.config import Endpoint
@@ -16,10 +17,10 @@ from posthouse.net.connect import Connector
 from posthouse.net.smtp_connection import (
     ConnectionBroke,
     ConnectionFailed,
-    ContentUnfit,
     SmtpConnection,
     SmtpTimeouts,
 )
+from posthouse.protocol.errors import LocalProtocolError
 from posthouse.protocol.smtp_client import ClientRecipient, ClientTransaction, TransactionEnded
 from posthouse.storage.interfaces import Content
 
@@ -27,13 +28,22 @@ MAY_HAVE_ARRIVED = reply(451, "4.4.2", "The connection was lost after the final 
 NOT_ANSWERED = reply(451, "4.4.2", "The connection was lost before the other server answered")
 CANNOT_TAKE_8BIT = reply(554, "5.6.3", "The next hop takes no 8-bit content, and converting it would break signatures")
 CANNOT_TAKE_UTF8 = reply(553, "5.6.7", "The next hop takes no internationalised addresses")
-CONTENT_UNFIT = reply(554, "5.6.11", "The message holds a CR or LF alone, which cannot be sent by SMTP")
 TOO_LARGE = reply(552, "5.3.4", "The message is larger than the next hop takes")
+OUR_SIDE = reply(451, "4.3.0", "The attempt failed on our side")
+
+CONNECTIONS_LIMIT = 20
+"""How many addresses one search for a host that answers goes through."""
+BREAKS_LIMIT = 2
+"""After so many messages in a row that broke every connection, the rest of a claim waits."""
+TRANSCRIPT_OCTETS = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try for some recipients of one message: `outcomes` are in the order of `rows`."""
+    """One try for some recipients of one message: `outcomes` are in the order of `rows`.
+
+    `reports_passed_on`: the next hop offers DSN, so that a report of success is its business (RFC 3461 §5.2.2).
+    """
 
     rows: tuple[SpoolRow, ...]
     outcomes: tuple[Outcome, ...]
@@ -41,157 +51,260 @@ class Attempt:
     address: str
     duration_s: float
     transcript: tuple[str, ...] = ()
+    reports_passed_on: bool = False
 
 
-@dataclass(slots=True)
-class _Hops:
-    """Where the connection goes next: hosts still to try, and the failure that is told if none is left."""
-
-    waiting: list[tuple[Hop, str]] = field(default_factory=list)
-    failure: Outcome | None = None
-    next_hop: str = ""
-    address: str = ""
-
-
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Relay:
-    """Hands messages to next hops. One connection serves all messages of a claim while it lives."""
+    """Hands messages to next hops; a session for each claim."""
 
-    def __init__(
-        self,
-        router: Router,
-        connector: Connector,
-        content: Content,
-        clock: Clock,
-        *,
-        hello_name: str,
-        timeouts: SmtpTimeouts | None = None,
-    ) -> None:
-        self._router = router
-        self._connector = connector
-        self._content = content
-        self._clock = clock
-        self._hello_name = hello_name
-        self._timeouts = timeouts or SmtpTimeouts()
+    router: Router
+    connector: Connector
+    content: Content
+    clock: Clock
+    hello_name: str
+    timeouts: SmtpTimeouts = field(default_factory=SmtpTimeouts)
 
-    async def attempt(self, domain: str, messages: Sequence[tuple[SpoolRow, ...]]) -> AsyncGenerator[Attempt, None]:
-        """Try each message (its rows share one reverse-path); yields each as soon as its outcome is known."""
-        connection: SmtpConnection | None = None
-        hops = _Hops()
-        try:
-            for rows in messages:
-                started = self._clock.monotonic()
-                seen = len(connection.transcript) if connection is not None else 0
-                if connection is None:
-                    hops = await self._find(domain)
-                    connection = await self._open(hops)
-                if connection is None:
-                    outcomes: tuple[Outcome, ...] = (hops.failure or Deferred(NOT_ANSWERED, False),) * len(rows)
-                    yield self._attempt(rows, outcomes, hops, started, ())
-                    continue
-                outcomes, alive = await self._deliver(connection, rows)
-                transcript = tuple(connection.transcript[seen:])
-                if not alive:
-                    connection.abort()
-                    connection = None
-                yield self._attempt(rows, outcomes, hops, started, transcript)
-        finally:
-            if connection is not None:
-                await connection.quit()
+    def session(self, domain: str, reached: Callable[[], None] = lambda: None) -> RelaySession:
+        """Attempts at one destination. `reached` is called when a host of it has greeted us."""
+        return RelaySession(self, domain, reached)
 
-    def _attempt(
-        self,
-        rows: tuple[SpoolRow, ...],
-        outcomes: tuple[Outcome, ...],
-        hops: _Hops,
-        started: float,
-        transcript: tuple[str, ...],
-    ) -> Attempt:
+
+class RelaySession:
+    """One connection serves all messages while it lives. `close` ends it politely, `abort` at once.
+
+    A destination none of whose hosts answers is asked once: the messages that follow share that failure, so that a
+    claim of a hundred messages does not wait a hundred times for a dead host.
+    """
+
+    def __init__(self, relay: Relay, domain: str, reached: Callable[[], None]) -> None:
+        self._relay = relay
+        self._domain = domain
+        self._reached = reached
+        self.has_reached = False
+        self._connection: SmtpConnection | None = None
+        self._hops: deque[Hop] | None = None
+        self._addresses: deque[tuple[Hop, str]] = deque()
+        self._connections_left = 0
+        self._failure: Outcome | None = None
+        self._given_up: Outcome | None = None
+        self._breaks = 0
+        self._next_hop = ""
+        self._address = ""
+        self._passes_reports_on = False
+        self._transcript: list[str] = []
+
+    async def attempt(self, rows: tuple[SpoolRow, ...]) -> Attempt:
+        """Try one message; its rows share the reverse-path. Whatever is raised, nothing was decided."""
+        started = self._relay.clock.monotonic()
+        self._transcript = []
+        self._passes_reports_on = False
+        outcomes = await self._outcomes(rows)
         return Attempt(
             rows=rows,
             outcomes=outcomes,
-            next_hop=hops.next_hop,
-            address=hops.address,
-            duration_s=self._clock.monotonic() - started,
-            transcript=transcript,
+            next_hop=self._next_hop,
+            address=self._address,
+            duration_s=self._relay.clock.monotonic() - started,
+            transcript=bounded(self._transcript),
+            reports_passed_on=self._passes_reports_on,
         )
 
-    async def _find(self, domain: str) -> _Hops:
-        route = await self._router.route(domain)
-        if isinstance(route, NoRoute):
-            return _Hops(failure=_by_reply(route.reply, from_peer=False))
-        hops = _Hops()
-        for hop in route:
-            addresses = await self._router.addresses(hop)
-            if isinstance(addresses, NoRoute):
-                hops.failure = _worse(hops.failure, _by_reply(addresses.reply, from_peer=False))
-            else:
-                hops.waiting += [(hop, address) for address in addresses]
-        return hops
+    async def close(self) -> None:
+        """QUIT, if there is a connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.quit()
 
-    async def _open(self, hops: _Hops) -> SmtpConnection | None:
-        """The first host that greets us. Failures along the way are kept in `hops`."""
-        while hops.waiting:
-            hop, address = hops.waiting.pop(0)
-            hops.next_hop, hops.address = str(Endpoint(hop.host, hop.port)), address
-            try:
-                async with asyncio.timeout(self._timeouts.connect_s):
-                    stream = await self._connector.connect(address, hop.port)
-            except (OSError, TimeoutError) as exc:
-                reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else "no answer"
-                text = f"No connection to {hop.host} ({address}): {reason}"
-                hops.failure = _worse(hops.failure, Deferred(reply(451, "4.4.1", text), from_peer=False))
-                continue
-            connection = SmtpConnection(stream, self._hello_name, self._timeouts)
-            try:
-                await connection.start()
-            except ConnectionFailed as exc:
-                connection.abort()
-                hops.failure = _worse(hops.failure, _greeting_outcome(exc))
-                continue
-            except BaseException:
-                connection.abort()
-                raise
-            return connection
+    def abort(self) -> None:
+        """Drop the connection, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+
+    async def _outcomes(self, rows: tuple[SpoolRow, ...]) -> tuple[Outcome, ...]:
+        broken: tuple[Outcome, ...] | None = None
+        while self._given_up is None:
+            fresh = self._connection is None
+            if self._connection is None:
+                self._connection = await self._open()
+            if self._connection is None:
+                if broken is not None:
+                    return self._broken(broken)
+                self._given_up = self._failure or Deferred(NOT_ANSWERED, from_peer=False)
+                break
+            outcomes, alive = await self._deliver(self._connection, rows)
+            if alive:
+                self._breaks = 0
+                return outcomes
+            self.abort()
+            if not fresh:
+                # It may only have been tired of us: begin again with the best host.
+                self._hops = None
+            if not all(isinstance(outcome, Deferred) for outcome in outcomes):
+                self._hops = None
+                return outcomes
+            if fresh:
+                broken = outcomes
+                if not self._can_search_on():
+                    return self._broken(broken)
+        return (self._given_up,) * len(rows)
+
+    def _broken(self, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+        """This message broke the connection to every host. Maybe it is the message, maybe it is the hosts."""
+        self._hops = None
+        self._breaks += 1
+        if self._breaks >= BREAKS_LIMIT:
+            self._given_up = outcomes[0]
+        return outcomes
+
+    async def _open(self) -> SmtpConnection | None:
+        """A connection to the first host, of those not tried yet, that greets us. Else `_failure` tells why."""
+        if self._hops is None:
+            await self._search()
+        while self._can_search_on():
+            found = await self._next_address()
+            if found is None:
+                break
+            self._connections_left -= 1
+            connection = await self._connect(*found)
+            if connection is not None:
+                self.has_reached = True
+                self._reached()
+                return connection
+        self._hops = None
         return None
+
+    async def _search(self) -> None:
+        self._failure = None
+        self._addresses.clear()
+        self._connections_left = CONNECTIONS_LIMIT
+        self._next_hop = self._address = ""
+        route = await self._relay.router.route(self._domain)
+        if isinstance(route, NoRoute):
+            self._failure = _by_reply(route.reply, from_peer=False)
+            self._hops = deque()
+        else:
+            self._hops = deque(route)
+
+    def _can_search_on(self) -> bool:
+        return bool(self._hops or self._addresses) and self._connections_left > 0
+
+    async def _next_address(self) -> tuple[Hop, str] | None:
+        """The next address to try; names are looked up only when their turn has come."""
+        while not self._addresses and self._hops:
+            hop = self._hops.popleft()
+            found = await self._relay.router.addresses(hop)
+            if isinstance(found, NoRoute):
+                self._failure = _worse(self._failure, _by_reply(found.reply, from_peer=False))
+            else:
+                self._addresses.extend((hop, address) for address in found)
+        return self._addresses.popleft() if self._addresses else None
+
+    async def _connect(self, hop: Hop, address: str) -> SmtpConnection | None:
+        """A connection that has greeted us, or None, with the reason in `_failure`."""
+        self._next_hop, self._address = str(Endpoint(hop.host, hop.port)), address
+        self._transcript.append(f"C: (connects to {hop.host}, {Endpoint(address, hop.port)})")
+        timeouts = self._relay.timeouts
+        try:
+            async with asyncio.timeout(timeouts.connect_s):
+                stream = await self._relay.connector.connect(address, hop.port)
+        except (OSError, TimeoutError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else "no answer"
+            self._transcript.append(f"S: ({reason})")
+            text = f"No connection to {hop.host} ({address}): {reason}"
+            self._failure = _worse(self._failure, Deferred(reply(451, "4.4.1", text), from_peer=False))
+            return None
+        connection = SmtpConnection(stream, self._relay.hello_name, timeouts)
+        try:
+            await connection.start()
+        except ConnectionFailed as exc:
+            connection.abort()
+            self._failure = _worse(self._failure, _greeting_outcome(exc))
+            return None
+        except BaseException:
+            connection.abort()
+            raise
+        finally:
+            self._take_transcript(connection)
+        return connection
 
     async def _deliver(
         self, connection: SmtpConnection, rows: tuple[SpoolRow, ...]
     ) -> tuple[tuple[Outcome, ...], bool]:
         """The outcomes, and whether the connection can be used again."""
         message = rows[0].message
+        self._passes_reports_on = "DSN" in connection.extensions
         refusal = _unsuitable(message, rows, connection.extensions)
         if refusal is not None:
             return (Failed(refusal, from_peer=False),) * len(rows), True
         try:
             ended = await connection.deliver(_transaction(rows), self._octets(message))
+            outcomes = tuple(_outcome(ended, index) for index in range(len(rows)))
+            return outcomes, await _can_go_on(connection, ended)
         except ConnectionBroke as exc:
             if exc.final_dot_sent:
                 return (Uncertain(MAY_HAVE_ARRIVED),) * len(rows), False
             text = f"The connection was lost: {exc}"
             return (Deferred(reply(451, "4.4.2", text), from_peer=False),) * len(rows), False
-        except ContentUnfit:
-            return (Failed(CONTENT_UNFIT, from_peer=False),) * len(rows), False
-        outcomes = tuple(_outcome(ended, index) for index in range(len(rows)))
-        return outcomes, await _can_go_on(connection, ended)
+        finally:
+            self._take_transcript(connection)
+
+    def _take_transcript(self, connection: SmtpConnection) -> None:
+        """Each attempt tells its own part of the dialogue; the connection keeps none of it."""
+        self._transcript += connection.transcript
+        connection.transcript.clear()
 
     async def _octets(self, message: SpoolMessage) -> AsyncGenerator[bytes, None]:
         yield message.prefix
-        async for chunk in self._content.open(message.content_id):
+        async for chunk in self._relay.content.open(message.content_id):
             yield chunk
+
+
+def bounded(transcript: Sequence[str]) -> tuple[str, ...]:
+    """The beginning and the end of a dialogue, at most TRANSCRIPT_OCTETS in all: it is kept for each attempt."""
+    if sum(map(len, transcript)) <= TRANSCRIPT_OCTETS:
+        return tuple(transcript)
+    head = _within(transcript, TRANSCRIPT_OCTETS // 2)
+    tail = _within(transcript[: len(head) - 1 if head else None : -1], TRANSCRIPT_OCTETS // 2)[::-1]
+    left_out = len(transcript) - len(head) - len(tail)
+    return (*head, f"C: ({left_out} lines are left out here)", *tail)
+
+
+def _within(lines: Sequence[str], limit: int) -> list[str]:
+    kept: list[str] = []
+    for line in lines:
+        limit -= len(line)
+        if limit < 0:
+            break
+        kept.append(line)
+    return kept
+
+
+def needs_utf8(message: SpoolMessage, rows: Sequence[SpoolRow]) -> bool:
+    """Whether only a host with SMTPUTF8 can take it: an address or the header section has UTF-8 (RFC 6531 §3.3).
+
+    A client that asked for SMTPUTF8 and did not need it does not make its mail undeliverable.
+    """
+    reverse_path = rows[0].reverse_path
+    return (
+        (message.smtputf8 and message.facts.eight_bit_header)
+        or not all(row.forward_path.is_ascii for row in rows)
+        or not (reverse_path is None or reverse_path.is_ascii)
+    )
 
 
 def _transaction(rows: tuple[SpoolRow, ...]) -> ClientTransaction:
     message = rows[0].message
-    utf8_needed = message.smtputf8 and not all(row.forward_path.is_ascii for row in rows)
     return ClientTransaction(
         reverse_path=rows[0].reverse_path,
         recipients=tuple(
             ClientRecipient(forward_path=row.forward_path, notify=row.notify, original_recipient=row.original_recipient)
             for row in rows
         ),
-        size_octets=len(message.prefix) + message.content_octets,
+        size_octets=_size_octets(message),
         body="8BITMIME" if _is_eight_bit(message) else "7BIT",
-        smtputf8=utf8_needed,
+        smtputf8=needs_utf8(message, rows),
         ret=message.ret,
         envelope_id=message.envelope_id,
     )
@@ -199,17 +312,18 @@ def _transaction(rows: tuple[SpoolRow, ...]) -> ClientTransaction:
 
 def _unsuitable(message: SpoolMessage, rows: tuple[SpoolRow, ...], extensions: dict[str, str]) -> Reply | None:
     """Why this message cannot go to a host with these extensions."""
+    if needs_utf8(message, rows) and "SMTPUTF8" not in extensions:
+        return CANNOT_TAKE_UTF8
     if _is_eight_bit(message) and "8BITMIME" not in extensions:
         return CANNOT_TAKE_8BIT
-    utf8 = not all(row.forward_path.is_ascii for row in rows) or not (
-        rows[0].reverse_path is None or rows[0].reverse_path.is_ascii
-    )
-    if utf8 and "SMTPUTF8" not in extensions:
-        return CANNOT_TAKE_UTF8
     limit = extensions.get("SIZE", "")
-    if limit.isascii() and limit.isdigit() and len(limit) <= 20 and 0 < int(limit) < message.content_octets:
+    if limit.isascii() and limit.isdigit() and len(limit) <= 20 and 0 < int(limit) < _size_octets(message):
         return TOO_LARGE
     return None
+
+
+def _size_octets(message: SpoolMessage) -> int:
+    return len(message.prefix) + message.content_octets
 
 
 def _is_eight_bit(message: SpoolMessage) -> bool:
@@ -244,7 +358,7 @@ async def _can_go_on(connection: SmtpConnection, ended: TransactionEnded) -> boo
         return True
     try:
         return (await connection.reset()).is_positive
-    except ConnectionBroke:
+    except (ConnectionBroke, LocalProtocolError):
         return False
 
 

@@ -1,0 +1,380 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from posthouse.config import Endpoint
+from posthouse.forwarding.relay import TRANSCRIPT_OCTETS, Attempt, Relay, RelaySession, bounded
+from posthouse.forwarding.routes import Router
+from posthouse.mail.acceptance import Notify
+from posthouse.mail.address import Address
+from posthouse.mail.content import ContentFacts
+from posthouse.mail.ids import ContentId
+from posthouse.mail.outcome import Deferred, Delivered, Failed, Outcome, Uncertain
+from posthouse.mail.spool import SpoolRow
+from posthouse.net.connect import TcpConnector
+from posthouse.net.dns import MxHost
+from posthouse.net.smtp_connection import SmtpTimeouts
+from posthouse.net.stream import Stream
+from tests.fake_world import FakeClock, FakeRandom, FakeResolver
+from tests.forwarding.peer import DROP, Peer, peer
+from tests.forwarding.rows import a_message, a_row
+
+CONTENT = b"Subject: hello\r\n\r\n.A dot\r\n"
+ADDRESSES = {"mx1.test": ("192.0.2.1",), "mx2.test": ("192.0.2.2",)}
+
+
+class Contents:
+    """Every message has the same content; `damaged` cannot be read."""
+
+    def __init__(self, content: bytes = CONTENT, damaged: frozenset[int] = frozenset()) -> None:
+        self.content = content
+        self.damaged = damaged
+
+    async def open(self, content_id: ContentId) -> AsyncGenerator[bytes, None]:
+        yield self.content[:5]
+        if content_id in self.damaged:
+            raise RuntimeError("unreadable")
+        yield self.content[5:]
+
+
+class Ports:
+    """Connects to ports of loopback that stand for addresses; what has none refuses."""
+
+    def __init__(self, ports: dict[str, int]) -> None:
+        self.ports = ports
+        self.tried: list[str] = []
+
+    async def connect(self, host: str, port: int, *, local_address: str | None = None) -> Stream:
+        self.tried.append(host)
+        if host not in self.ports:
+            raise ConnectionRefusedError(111, "Connection refused")
+        return await TcpConnector().connect("127.0.0.1", self.ports[host])
+
+
+def relay_to(*peers: Peer | None, content: Contents | None = None) -> tuple[Relay, Ports]:
+    """A relay for there.test, whose MX hosts are the peers in order; None is a host that does not answer."""
+    ports = Ports({f"192.0.2.{number}": each.port for number, each in enumerate(peers, 1) if each is not None})
+    mx = tuple(MxHost(number, f"mx{number}.test") for number in range(1, len(peers) + 1))
+    router = Router(
+        resolver=FakeResolver({"there.test": mx}, ADDRESSES),
+        explicit=lambda _domain: None,
+        hostname="mx.here.test",
+        port=25,
+        allow_private=True,
+        random=FakeRandom(),
+    )
+    relay = Relay(
+        router=router,
+        connector=ports,
+        content=content or Contents(),  # type: ignore[arg-type]
+        clock=FakeClock(),
+        hello_name="mx.here.test",
+        timeouts=SmtpTimeouts(quit_s=1.0),
+    )
+    return relay, ports
+
+
+def session_to(*peers: Peer | None, content: Contents | None = None) -> RelaySession:
+    return relay_to(*peers, content=content)[0].session("there.test")
+
+
+async def attempt(*peers: Peer | None, rows: tuple[SpoolRow, ...] = ()) -> Attempt:
+    session = session_to(*peers)
+    try:
+        return await session.attempt(rows or (a_row("bob"), a_row("eve")))
+    finally:
+        await session.close()
+
+
+def kinds(done: Attempt) -> list[type[Outcome]]:
+    return [type(outcome) for outcome in done.outcomes]
+
+
+async def test_a_message_arrives_as_it_is_with_our_prefix() -> None:
+    async with peer() as next_hop:
+        done = await attempt(next_hop)
+    assert kinds(done) == [Delivered, Delivered]
+    assert next_hop.messages == [(("bob@there.test", "eve@there.test"), b"Received: here\r\n" + CONTENT)]
+    assert (done.next_hop, done.address) == ("mx1.test:25", "192.0.2.1")
+    assert done.reports_passed_on
+    assert "S: 250 2.0.0 Taken" in done.transcript
+    assert not any("A dot" in line for line in done.transcript)
+
+
+BOTH_LATER, BOTH_NEVER = [Deferred, Deferred], [Failed, Failed]
+PHASES = [
+    # command, its answer, the outcomes of bob and eve
+    *(("", answer, kind) for answer, kind in [("451 later", BOTH_LATER), ("554 never", BOTH_NEVER)]),
+    *(("EHLO", answer, kind) for answer, kind in [("451 later", BOTH_LATER)]),
+    *((verb, "451 4.3.0 later", BOTH_LATER) for verb in ("MAIL", "RCPT", "DATA", ".")),
+    *((verb, "550 5.7.1 never", BOTH_NEVER) for verb in ("MAIL", "RCPT", "DATA", ".")),
+    *((verb, "421 4.3.2 closing", BOTH_LATER) for verb in ("", "EHLO", "MAIL", "RCPT", "DATA", ".")),
+    *((verb, DROP, BOTH_LATER) for verb in ("", "EHLO", "MAIL", "RCPT", "DATA")),
+    *((verb, b"\xff\x00garbage\r\n", BOTH_LATER) for verb in ("", "EHLO", "MAIL", "RCPT", "DATA")),
+    *((verb, "354 more", BOTH_LATER) for verb in ("EHLO", "MAIL", "RCPT")),
+    ("DATA", "250 2.0.0 fine", BOTH_LATER),
+    (".", DROP, [Uncertain, Uncertain]),
+    (".", b"garbage\r\n", [Uncertain, Uncertain]),
+    (".", "354 more", [Uncertain, Uncertain]),
+    ("RCPT TO:<bob", "550 5.1.1 no bob", [Failed, Delivered]),
+    ("RCPT TO:<bob", "450 4.2.1 bob later", [Deferred, Delivered]),
+    ("RCPT TO:<eve", "550 5.1.1 no eve", [Delivered, Failed]),
+    ("RCPT TO:<eve", "452 4.5.3 too many", [Delivered, Deferred]),
+    ("RCPT TO:<eve", "552 too many", [Delivered, Deferred]),
+    ("RCPT TO:<eve", DROP, BOTH_LATER),
+    ("RCPT TO:<eve", "421 4.3.2 closing", BOTH_LATER),
+]
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+@pytest.mark.parametrize(("command", "answer", "outcomes"), PHASES)
+async def test_each_phase_decides_for_each_recipient(
+    command: str, answer: str | bytes, outcomes: list[type[Outcome]], pipelining: bool
+) -> None:
+    ehlo = "250-there.test\r\n250 PIPELINING" if pipelining else "250 there.test"
+    async with peer({command: answer}, ehlo) as next_hop:
+        done = await attempt(next_hop)
+    assert kinds(done) == outcomes
+    assert next_hop.recipients == [
+        name for name, kind in zip(["bob@there.test", "eve@there.test"], outcomes, strict=True) if kind is Delivered
+    ]
+
+
+@pytest.mark.parametrize("endless", [b"250-more\r\n" * 5000, b"250 " + b"x" * 100_000 + b"\r\n", b"y" * 1_000_000])
+async def test_endless_replies_end_the_session_and_are_not_kept(endless: bytes) -> None:
+    async with peer({"MAIL": endless}) as next_hop:
+        done = await attempt(next_hop)
+    assert kinds(done) == BOTH_LATER
+    assert sum(map(len, done.transcript)) <= TRANSCRIPT_OCTETS + 100
+
+
+async def test_ehlo_refused_is_followed_by_helo() -> None:
+    async with peer({"EHLO": "500 what"}) as next_hop:
+        done = await attempt(next_hop)
+    assert kinds(done) == [Delivered, Delivered]
+    assert "HELO mx.here.test" in next_hop.commands
+    assert not done.reports_passed_on
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"": "421 4.3.2 busy"},
+        {"": "554 5.3.2 no service"},
+        {"": DROP},
+        {"EHLO": DROP},
+        {"EHLO": "421 4.3.2 busy"},
+        {"MAIL": DROP},
+        {"MAIL": "421 4.3.2 busy"},
+        {"DATA": DROP},
+    ],
+)
+async def test_the_second_host_is_tried_where_the_first_decides_nothing(broken: dict[str, str | bytes]) -> None:
+    async with peer(broken) as first, peer() as second:
+        done = await attempt(first, second)
+    assert kinds(done) == [Delivered, Delivered]
+    assert done.next_hop == "mx2.test:25"
+    assert any("mx1.test" in line for line in done.transcript)
+
+
+async def test_the_second_host_is_tried_where_the_first_does_not_answer() -> None:
+    async with peer() as second:
+        done = await attempt(None, second)
+    assert kinds(done) == [Delivered, Delivered]
+    assert second.connections == 1
+
+
+async def test_nobody_is_tried_again_after_the_final_dot() -> None:
+    async with peer({".": DROP}) as first, peer() as second:
+        done = await attempt(first, second)
+    assert kinds(done) == [Uncertain, Uncertain]
+    assert second.connections == 0
+
+
+async def test_a_refused_recipient_is_not_taken_to_the_second_host() -> None:
+    async with peer({"RCPT TO:<bob": "550 5.1.1 no bob", "DATA": DROP}) as first, peer() as second:
+        done = await attempt(first, second)
+    assert kinds(done) == [Failed, Deferred]
+    assert second.connections == 0
+
+
+async def test_later_wins_over_never_where_no_host_took_the_session() -> None:
+    async with peer({"": "554 5.3.2 no"}) as first:
+        assert kinds(await attempt(first, None)) == BOTH_LATER
+        assert kinds(await attempt(None, first)) == BOTH_LATER
+        assert kinds(await attempt(first)) == BOTH_NEVER
+
+
+async def test_one_connection_serves_all_messages() -> None:
+    async with peer({"RCPT TO:<bob": "550 5.1.1 no bob"}) as next_hop:
+        session = session_to(next_hop)
+        done = [await session.attempt((a_row(name),)) for name in ("eve", "bob", "joe", "bob", "ann")]
+        await session.close()
+    assert [kinds(each) for each in done] == [[Delivered], [Failed], [Delivered], [Failed], [Delivered]]
+    assert next_hop.connections == 1
+    assert next_hop.commands[-1] == "QUIT"
+    assert [sum("MAIL FROM" in line for line in each.transcript) for each in done] == [1] * 5
+
+
+async def test_a_host_that_is_tired_of_us_is_connected_to_again() -> None:
+    taken = 0
+
+    def two_each(line: str, _number: int) -> str | None:
+        nonlocal taken
+        if line == ".":
+            taken += 1
+        return "421 4.7.0 enough" if line.startswith("MAIL") and taken >= 4 else None
+
+    async with peer(two_each) as next_hop:
+        session = session_to(next_hop)
+        done = [await session.attempt((a_row(),)) for _ in range(2)]
+        taken = 4
+        refused = await session.attempt((a_row(),))
+        taken = 0
+        again = await session.attempt((a_row(),))
+        await session.close()
+    assert [kinds(each) for each in (*done, refused, again)] == [[Delivered], [Delivered], [Deferred], [Delivered]]
+    assert next_hop.connections == 3
+
+
+async def test_a_dead_destination_is_asked_once_for_all_messages() -> None:
+    relay, ports = relay_to(None, None)
+    session = relay.session("there.test")
+    done = [await session.attempt((a_row(),)) for _ in range(100)]
+    assert ports.tried == ["192.0.2.1", "192.0.2.2"]
+    assert all(kinds(each) == [Deferred] for each in done)
+    assert not session.has_reached
+
+
+async def test_a_host_that_breaks_everything_is_left_alone_after_two_messages() -> None:
+    async with peer({"DATA": DROP}) as next_hop:
+        session = session_to(next_hop)
+        done = [await session.attempt((a_row(),)) for _ in range(10)]
+    assert all(kinds(each) == [Deferred] for each in done)
+    assert next_hop.connections == 2
+
+
+async def test_one_message_that_breaks_the_connection_does_not_stop_the_others() -> None:
+    async with peer({"RCPT TO:<bad": DROP}) as next_hop:
+        session = session_to(next_hop)
+        done = [await session.attempt((a_row(name),)) for name in ("a", "bad", "b", "bad", "c")]
+        await session.close()
+    assert [kinds(each) for each in done] == [[Delivered], [Deferred], [Delivered], [Deferred], [Delivered]]
+
+
+async def test_content_that_cannot_be_read_never_looks_complete() -> None:
+    async with peer() as next_hop:
+        session = session_to(next_hop, content=Contents(damaged=frozenset({7})))
+        with pytest.raises(RuntimeError, match="unreadable"):
+            await session.attempt((a_row(message=a_message(content_id=ContentId(7))),))
+        session.abort()
+        assert kinds(await session.attempt((a_row(),))) == [Delivered]
+        await session.close()
+    assert len(next_hop.messages) == 1
+
+
+EIGHT_BIT_BODY = a_message(facts=ContentFacts(eight_bit_body=True))
+UTF8_HEADER = a_message(facts=ContentFacts(eight_bit_header=True), smtputf8=True)
+PLAIN_ASKED_UTF8 = a_message(smtputf8=True)
+JOERG = Address("jörg", "there.test")
+
+
+@pytest.mark.parametrize(
+    ("row", "missing", "code"),
+    [
+        (a_row(message=EIGHT_BIT_BODY), "8BITMIME", "5.6.3"),
+        (a_row(message=UTF8_HEADER), "SMTPUTF8", "5.6.7"),
+        (a_row(forward_path=JOERG), "SMTPUTF8", "5.6.7"),
+        (a_row(reverse_path=replace(JOERG, domain="here.test")), "SMTPUTF8", "5.6.7"),
+        (a_row(message=a_message(content=b"x" * 999_999)), "", "5.3.4"),
+    ],
+)
+async def test_what_the_next_hop_cannot_take_fails_before_mail(row: SpoolRow, missing: str, code: str) -> None:
+    offered = "\r\n".join(f"250-{word}" for word in ("8BITMIME", "SMTPUTF8", "SIZE 1000000") if word != missing)
+    async with peer(ehlo=f"250-there.test\r\n{offered}\r\n250 HELP") as next_hop:
+        done = await attempt(next_hop, rows=(row,))
+    assert kinds(done) == [Failed]
+    assert str(done.outcomes[0].reply.enhanced) == code
+    assert not any(line.startswith("MAIL") for line in next_hop.commands)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (a_row(message=EIGHT_BIT_BODY), " BODY=8BITMIME"),
+        (a_row(message=UTF8_HEADER), " SMTPUTF8"),
+        (a_row(forward_path=JOERG), " SMTPUTF8"),
+        (a_row(reverse_path=replace(JOERG, domain="here.test")), " SMTPUTF8"),
+        (a_row(message=a_message(content=CONTENT)), f" SIZE={len(CONTENT) + len(b'Received: here') + 2}"),
+    ],
+)
+async def test_mail_says_what_the_message_needs(row: SpoolRow, said: str) -> None:
+    async with peer() as next_hop:
+        done = await attempt(next_hop, rows=(row,))
+    assert kinds(done) == [Delivered]
+    assert said in next(line for line in next_hop.commands if line.startswith("MAIL"))
+
+
+async def test_smtputf8_that_nothing_needs_is_not_demanded_of_the_next_hop() -> None:
+    async with peer(ehlo="250 there.test") as next_hop:
+        done = await attempt(next_hop, rows=(a_row(message=PLAIN_ASKED_UTF8),))
+    assert kinds(done) == [Delivered]
+
+
+async def test_each_recipient_keeps_its_own_notify() -> None:
+    rows = (a_row("bob", notify=frozenset({Notify.NEVER})), a_row("eve"))
+    async with peer() as next_hop:
+        await attempt(next_hop, rows=rows)
+    assert "RCPT TO:<bob@there.test> NOTIFY=NEVER" in next_hop.commands
+    assert "RCPT TO:<eve@there.test>" in next_hop.commands
+
+
+async def test_the_null_reverse_path_stays_null() -> None:
+    async with peer() as next_hop:
+        await attempt(next_hop, rows=(a_row(reverse_path=None),))
+    assert any(line.startswith("MAIL FROM:<>") for line in next_hop.commands)
+
+
+async def test_a_hundred_and_fifty_recipients_share_one_transaction() -> None:
+    rows = tuple(a_row(f"r{number}", recipient_number=number) for number in range(150))
+    async with peer() as next_hop:
+        done = await attempt(next_hop, rows=rows)
+    assert kinds(done) == [Delivered] * 150
+    assert len(next_hop.messages) == 1
+    assert sum(map(len, done.transcript)) <= TRANSCRIPT_OCTETS + 100
+
+
+async def test_a_real_port_that_nobody_listens_on_is_deferred() -> None:
+    with closing(socket.socket()) as closed:
+        closed.bind(("127.0.0.1", 0))
+        relay, _ports = relay_to()
+        explicit = Endpoint("127.0.0.1", closed.getsockname()[1])
+        routed = replace(
+            relay, router=replace(relay.router, explicit=lambda _domain: explicit), connector=TcpConnector()
+        )
+        done = await routed.session("there.test").attempt((a_row(),))
+    assert kinds(done) == [Deferred]
+    assert not done.outcomes[0].from_peer  # type: ignore[union-attr]
+    assert str(done.outcomes[0].reply.enhanced) == "4.4.1"
+
+
+def test_a_short_transcript_is_kept_whole() -> None:
+    assert bounded(["C: QUIT", "S: 221"]) == ("C: QUIT", "S: 221")
+
+
+def test_a_long_transcript_keeps_its_beginning_and_its_end() -> None:
+    lines = [f"S: {number} " + "x" * 100 for number in range(1000)]
+    kept = bounded(lines)
+    assert kept[0] == lines[0]
+    assert kept[-1] == lines[-1]
+    assert sum(map(len, kept)) <= TRANSCRIPT_OCTETS + 100
+    assert len(set(kept)) == len(kept)
+
+
+def test_one_endless_line_is_left_out() -> None:
+    assert bounded(["S: " + "x" * 100_000]) == ("C: (1 lines are left out here)",)

@@ -42,7 +42,7 @@ class Peer:
         self.most_open = max(self.most_open, self.open)
         try:
             await self._session(reader, writer, self.connections)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.CancelledError):
             pass
         finally:
             self.open -= 1
@@ -50,6 +50,7 @@ class Peer:
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         taken: list[str] = []
+        in_mail = False
         if not self._say(writer, "", number, "220 there.test ESMTP"):
             return
         while line := (await reader.readline()).decode().rstrip("\r\n"):
@@ -61,7 +62,9 @@ class Peer:
             if verb in ("MAIL", "RSET"):
                 taken.clear()
             answer = self._answer(line, number, usual)
-            if verb == "RCPT" and str(answer).startswith("2"):
+            if verb == "MAIL":
+                in_mail = str(answer).startswith("2")
+            if verb == "RCPT" and in_mail and str(answer).startswith("2"):
                 taken.append(line[line.index("<") + 1 : line.index(">")])
             if not self._say(writer, line, number, usual) or verb == "QUIT":
                 return

@@ -197,7 +197,7 @@ async def test_nobody_is_tried_again_after_the_final_dot() -> None:
 
 
 async def test_a_refused_recipient_is_not_taken_to_the_second_host() -> None:
-    async with peer({"RCPT TO:<bob": "550 5.1.1 no bob", "DATA": DROP}) as first, peer() as second:
+    async with peer({"RCPT TO:<bob": "550 5.1.1 no bob", "DATA": "421 4.3.2 closing"}) as first, peer() as second:
         done = await attempt(first, second)
     assert kinds(done) == [Failed, Deferred]
     assert second.connections == 0

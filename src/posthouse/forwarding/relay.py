@@ -117,7 +117,11 @@ class RelaySession:
             await connection.quit()
 
     def abort(self) -> None:
-        """Drop the connection, if there is one."""
+        """Drop the connection, if there is one; another attempt begins with the best host."""
+        self._hops = None
+        self._drop()
+
+    def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
@@ -137,7 +141,7 @@ class RelaySession:
             if alive:
                 self._breaks = 0
                 return outcomes
-            self.abort()
+            self._drop()
             if not fresh:
                 # It may only have been tired of us: begin again with the best host.
                 self._hops = None

@@ -19,6 +19,7 @@ OWN_FOLDERS = {
     "crash",
     "conformance",
     "documents",
+    "house",
     "end_to_end",
     "house",
     "peers",

@@ -347,3 +347,24 @@ def test_one_transaction_has_one_message_and_one_reverse_path() -> None:
     rows = (a_row("a", message=one), a_row("b", message=other), a_row("c", message=one, reverse_path=None))
     more = a_row("d", message=one, notify=frozenset({Notify.NEVER}))
     assert by_message((*rows, more)) == [(rows[0], more), (rows[1],), (rows[2],)]
+
+
+@pytest.mark.parametrize(("dead", "places"), [(True, 1), (False, 5)])
+async def test_a_destination_has_one_place_until_a_host_of_it_greets(
+    house: RunnerHouse, dead: bool, places: int
+) -> None:
+    gate = asyncio.Event()
+
+    async def wait(_rows: tuple[SpoolRow, ...]) -> None:
+        await gate.wait()
+
+    house.relay.before = wait
+    house.relay.dead = {"there.test"} if dead else set()
+    for _ in range(8):
+        await house.queue(*(f"r{number}@there.test" for number in range(ROWS_PER_CLAIM)))
+    async with asyncio.TaskGroup() as group:
+        for _ in range(10):
+            await house.runner.step(group)
+            await asyncio.sleep(0)
+        assert len(house.relay.attempts) == places
+        gate.set()

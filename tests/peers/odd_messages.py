@@ -13,6 +13,13 @@ OCTETS = bytes(set(range(1, 256)) - set(CRLF))
 
 _PIECES = (b".", b"..", CRLF, CRLF, CRLF + b".", b".\r\n", b" ", b"\t", b"\x80\xff", "Grüße".encode(), b"x" * 999, b"a")
 
+
+def _until_octet(size_octets: int) -> bytes:
+    """Content of this size, in the middle of a line of its body."""
+    lines = b"Subject: cut\r\n\r\n" + (b"y" * 62 + CRLF) * (size_octets // 64)
+    return lines[: size_octets - 70] + CRLF + b"z" * 68
+
+
 BODIES: dict[str, bytes] = {
     "none": b"",
     "empty line": CRLF,
@@ -58,6 +65,11 @@ WHOLE: dict[str, bytes] = {
     "an 8-bit header": "Subject: Grüße\r\nX: \udcff\r\n\r\nbody\r\n".encode("utf-8", "surrogateescape"),
     "fields that only we write": b"Return-Path: <a@b.test>\r\nDelivered-To: x\r\nReceived: by x; y\r\n\r\nbody\r\n",
     "a header that begins with white space": b" folded under nothing\r\n\r\nbody\r\n",
+}
+WHOLE |= {  # Content is stored and read in chunks of 64 KiB; here a line of a dot stands where one is cut.
+    f"a dot line at octet {cut - shift}": _until_octet(cut - shift) + b"\r\n.\r\n..\r\nend\r\n"
+    for cut in (16_384, 65_536, 131_072)
+    for shift in range(6)
 }
 
 NULS = {

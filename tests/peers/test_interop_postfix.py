@@ -21,7 +21,8 @@ pytestmark = pytest.mark.peers
 
 ANNA = "anna@client.test"
 BEN = "ben@far.test"
-CONTENTS = odd_messages.well_formed(200)
+WITH_NULS = odd_messages.headed(200, b"a\0b\r\n\0\r\n\0.\r\n.\0\r\n" + bytes(1000) + b"\r\n")
+CONTENTS = [*odd_messages.well_formed(200), WITH_NULS]
 EIGHT_BIT = odd_messages.headed(1, "Grüße\r\n".encode())
 
 

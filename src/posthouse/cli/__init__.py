@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
 
 from posthouse import __version__
-from posthouse.cli import accounts, house, messages, tour
+from posthouse.cli import accounts, check, house, messages, queue, tour
 from posthouse.cli.common import Problem
+
+INTERRUPTED = 130
+USAGE = 2
 
 app = typer.Typer(
     name="posthouse",
-    help="A whole mail system in one program: SMTP in and out, a durable store, POP3.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+# typer's own base of "no such option" and the like, which it does not export.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def _print_version(wanted: bool) -> None:
@@ -34,21 +39,44 @@ def _root(
 
 
 house.register(app)
+check.register(app)
 tour.register(app)
 app.add_typer(accounts.domain, name="domain")
 app.add_typer(accounts.account, name="account")
 app.add_typer(accounts.alias, name="alias")
-app.add_typer(messages.queue, name="queue")
+app.add_typer(queue.queue, name="queue")
 messages.register(app)
 
 
 def main() -> None:
     """The entry point: anything that an operator can mend is one line on stderr."""
     try:
-        app()
+        status = app(standalone_mode=False)
+        sys.stdout.flush()
     except Problem as problem:
-        print(f"posthouse: {problem}", file=sys.stderr)
-        sys.exit(1)
+        _complain(str(problem))
+        status = 1
+    except _UsageError as exc:
+        status = USAGE
+        _complain_of_usage(exc)
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+        # Whoever read our list has seen enough. Nothing more may be written, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(text: str) -> None:
+    print(f"posthouse: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _complain_of_usage(exc: Exception) -> None:
+    """One line; a command that only groups others shows its help instead."""
+    message = exc.format_message() if hasattr(exc, "format_message") else str(exc)
+    if message.startswith("Usage:"):
+        print(message, file=sys.stderr)
+        return
+    context = getattr(exc, "ctx", None)
+    _complain(f"{message.rstrip('.')}; see: {context.command_path if context else 'posthouse'} --help")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from posthouse.app import World
 from posthouse.cli.common import (
+    AddressArgument,
     ConfigOption,
     JsonOption,
     Problem,
@@ -19,10 +19,12 @@ from posthouse.cli.common import (
     print_rows,
     with_storage,
 )
-from posthouse.config import Config
-from posthouse.identity.authenticator import hash_password
 from posthouse.mail.words import size
-from posthouse.storage.interfaces import Storage
+
+if TYPE_CHECKING:
+    from posthouse.app import World
+    from posthouse.config import Config
+    from posthouse.storage.interfaces import Storage
 
 domain = typer.Typer(help="Domains whose mail this house takes.", no_args_is_help=True)
 account = typer.Typer(help="Accounts: a login and a maildrop each.", no_args_is_help=True)
@@ -37,6 +39,9 @@ PasswordStdin = Annotated[
 ]
 
 
+DomainArgument = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
+
+
 def new_password() -> str:
     """Twenty characters in four groups, 98 random bits, without letters that look alike."""
     return "-".join("".join(secrets.choice(_ALPHABET) for _ in range(5)) for _ in range(4))
@@ -46,14 +51,17 @@ def _password(from_stdin: bool) -> tuple[str, bool]:
     """The password, and whether we made it."""
     if not from_stdin:
         return new_password(), True
-    password = sys.stdin.readline().rstrip("\r\n")
+    try:
+        password = sys.stdin.readline().rstrip("\r\n")
+    except UnicodeDecodeError as exc:
+        raise Problem("the password is not UTF-8") from exc
     if not password:
-        raise Problem("standard input holds no password")
+        raise Problem("standard input holds no password; leave out --password-stdin to have one made")
     return password, False
 
 
 @domain.command("add")
-def domain_add(name: str, config: ConfigOption = None) -> None:
+def domain_add(name: DomainArgument, config: ConfigOption = None) -> None:
     """Take mail for a domain."""
     checked = domain_argument(name)
 
@@ -76,7 +84,7 @@ def domain_list(config: ConfigOption = None, json: JsonOption = False) -> None:
 
 
 @domain.command("remove")
-def domain_remove(name: str, config: ConfigOption = None) -> None:
+def domain_remove(name: DomainArgument, config: ConfigOption = None) -> None:
     """Take no more mail for a domain that has no addresses left."""
     checked = domain_argument(name)
 
@@ -89,12 +97,16 @@ def domain_remove(name: str, config: ConfigOption = None) -> None:
 
 @account.command("add")
 def account_add(
-    address: str,
+    address: AddressArgument,
     config: ConfigOption = None,
     password_stdin: PasswordStdin = False,
-    quota: Annotated[str | None, typer.Option(help="Most octets in the maildrop, such as 500M or 2G.")] = None,
+    quota: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Most octets in the maildrop, such as 500M or 2G.")
+    ] = None,
 ) -> None:
-    """Make an account; its password is made and shown once, unless you give one."""
+    """Make an account and a password, which is shown once."""
+    from posthouse.identity.authenticator import hash_password
+
     checked = address_argument(address)
     quota_octets = parse_size(quota) if quota is not None else None
     password, made = _password(password_stdin)
@@ -136,8 +148,12 @@ def account_list(config: ConfigOption = None, json: JsonOption = False) -> None:
 
 
 @account.command("password")
-def account_password(address: str, config: ConfigOption = None, password_stdin: PasswordStdin = False) -> None:
+def account_password(
+    address: AddressArgument, config: ConfigOption = None, password_stdin: PasswordStdin = False
+) -> None:
     """Give an account a new password."""
+    from posthouse.identity.authenticator import hash_password
+
     checked = address_argument(address)
     password, made = _password(password_stdin)
     verifier = hash_password(password)
@@ -151,7 +167,7 @@ def account_password(address: str, config: ConfigOption = None, password_stdin: 
 
 @account.command("suspend")
 def account_suspend(
-    address: str,
+    address: AddressArgument,
     config: ConfigOption = None,
     undo: Annotated[bool, typer.Option("--undo", help="Let the account log in again.")] = False,
 ) -> None:
@@ -162,12 +178,13 @@ def account_suspend(
         await storage.administration.set_suspended(checked.key, not undo)
 
     with_storage(config, work)
-    print(f"{checked} {'may log in again' if undo else 'may not log in any more; undo with --undo'}.")
+    undoing = f"undo it with: posthouse account suspend {checked} --undo"
+    print(f"{checked} may {'log in again.' if undo else f'not log in any more; {undoing}'}")
 
 
 @account.command("remove")
 def account_remove(
-    address: str,
+    address: AddressArgument,
     config: ConfigOption = None,
     keep_mail: Annotated[bool, typer.Option("--keep-mail", help="Keep the stored messages.")] = False,
 ) -> None:
@@ -182,7 +199,11 @@ def account_remove(
 
 
 @alias.command("add")
-def alias_add(address: str, targets: list[str], config: ConfigOption = None) -> None:
+def alias_add(
+    address: AddressArgument,
+    targets: Annotated[list[str], typer.Argument(metavar="TARGET...", show_default=False)],
+    config: ConfigOption = None,
+) -> None:
     """Let an address lead to others, here or elsewhere."""
     checked = address_argument(address)
     checked_targets = [address_argument(target) for target in targets]
@@ -207,11 +228,16 @@ def alias_list(config: ConfigOption = None, json: JsonOption = False) -> None:
     rows = with_storage(config, work)
     if not json:
         rows = [{"address": row["address"], "targets": ", ".join(row["targets"])} for row in rows]  # type: ignore[arg-type]
-    print_rows(rows, ["address", "targets"], as_json=json, empty="No alias yet.")
+    print_rows(
+        rows,
+        ["address", "targets"],
+        as_json=json,
+        empty="No alias yet. Add one: posthouse alias add info@example.org you@example.org",
+    )
 
 
 @alias.command("remove")
-def alias_remove(address: str, config: ConfigOption = None) -> None:
+def alias_remove(address: AddressArgument, config: ConfigOption = None) -> None:
     """Remove an alias."""
     checked = address_argument(address)
 

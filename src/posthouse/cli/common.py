@@ -1,27 +1,34 @@
-"""What the commands share: finding the house, running against its store, printing lists."""
+"""What the commands share: finding the house, running against its store, printing lists.
+
+What only some commands need is imported where it is used: `posthouse --help` must not wait for it.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from posthouse.app import World, open_storage
-from posthouse.config import Config, ConfigError, find, load
 from posthouse.mail.address import Address, AddressError, parse_address, parse_domain
+from posthouse.mail.words import visible
 from posthouse.storage.errors import StorageError
-from posthouse.storage.interfaces import Storage
+
+if TYPE_CHECKING:
+    from posthouse.app import World
+    from posthouse.config import Config
+    from posthouse.storage.interfaces import Storage
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", help="The configuration file.", show_default=False, metavar="FILE"),
+    # Not checked by typer, which would say it in four lines.
+    typer.Option("--config", help="The configuration file.", show_default=False, metavar="FILE", readable=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print an array of JSON objects.")]
+AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", show_default=False)]
 
 T = TypeVar("T")
 
@@ -32,6 +39,8 @@ class Problem(Exception):
 
 def load_config(path: Path | None) -> Config:
     """The configuration that the options or the usual places name."""
+    from posthouse.config import ConfigError, find, load
+
     try:
         return load(find(path))
     except ConfigError as exc:
@@ -40,8 +49,13 @@ def load_config(path: Path | None) -> Config:
 
 def with_storage(config_path: Path | None, work: Callable[[Storage, Config, World], Awaitable[T]]) -> T:
     """Run `work` against the house's store, as the owner of its folder. A running house sees changes at once."""
+    import asyncio
+
+    from posthouse.app import World, open_storage
+
     config = load_config(config_path)
     become_owner(config.data_dir)
+    require_writable(config.data_dir)
     world = World()
 
     async def run() -> T:
@@ -62,10 +76,41 @@ def become_owner(folder: Path) -> None:
     if os.geteuid() != 0 or not folder.exists():
         return
     owner = folder.stat()
-    if owner.st_uid != 0:
-        os.setgroups([])
-        os.setgid(owner.st_gid)
-        os.setuid(owner.st_uid)
+    if owner.st_uid == 0:
+        return
+    # Python itself may lie where only root can read: what is imported late has to be there before.
+    import importlib.readers
+    import importlib.resources
+
+    importlib.resources.files("posthouse.storage.sqlite")
+    os.setgroups([])
+    os.setgid(owner.st_gid)
+    os.setuid(owner.st_uid)
+    package = Path(__file__).parent.parent
+    if not os.access(package, os.R_OK | os.X_OK):
+        raise Problem(f"{package} cannot be read by {user_name()}, who owns {folder}; install posthouse elsewhere")
+
+
+def require_writable(folder: Path) -> None:
+    """Say whose command it is where the folder belongs to somebody else. A missing folder is not judged here."""
+    if not folder.exists() or os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return
+    try:
+        owner = user_name(folder.stat().st_uid)
+    except OSError:
+        owner = "root"
+    raise Problem(f"{folder} cannot be written by {user_name()}; run it as its owner: sudo -u {owner} posthouse …")
+
+
+def user_name(number: int | None = None) -> str:
+    """The name of a user (absent: whom this process acts as), or its number where it has none."""
+    import pwd
+
+    wanted = os.geteuid() if number is None else number
+    try:
+        return pwd.getpwuid(wanted).pw_name
+    except KeyError:
+        return str(wanted)
 
 
 def address_argument(text: str) -> Address:
@@ -84,10 +129,15 @@ def domain_argument(text: str) -> str:
         raise Problem(f"{text!r} is not a domain: {exc}") from exc
 
 
+def print_json(rows: Sequence[dict[str, Any]]) -> None:
+    """An array of objects. Written in ASCII, so that no peer's text can steer a terminal."""
+    print(json.dumps(list(rows), indent=2))
+
+
 def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
     """A list: JSON objects with all their fields, or the named columns, aligned."""
     if as_json:
-        print(json.dumps(list(rows), ensure_ascii=False, indent=2))
+        print_json(rows)
         return
     if not rows:
         print(empty)
@@ -101,5 +151,4 @@ def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_jso
 
 def printable(value: object) -> str:
     """A value as it may stand on a terminal: nothing from a peer can steer it."""
-    text = "" if value is None else str(value)
-    return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return "" if value is None else visible(str(value))

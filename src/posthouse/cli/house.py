@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import os
 import shutil
 import signal
 import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvloop
 
-from posthouse.app import SELF_SIGNED, AlreadyServed, House, World, open_storage
 from posthouse.cli.accounts import new_password
+from posthouse.cli.check import port_advice
 from posthouse.cli.common import (
     ConfigOption,
     Problem,
     address_argument,
+    become_owner,
     domain_argument,
     load_config,
+    require_writable,
 )
-from posthouse.config import Config, load
-from posthouse.identity.authenticator import hash_password
-from posthouse.log import make_log
 from posthouse.mail.address import Address
-from posthouse.net.listener import PortTaken
-from posthouse.net.tls import CertificateUnusable, make_self_signed
 from posthouse.storage.errors import StorageError
+
+if TYPE_CHECKING:
+    from posthouse.app import World
+    from posthouse.config import Config
 
 CONFIG_NAME = "posthouse.toml"
 
@@ -62,11 +63,19 @@ def register(app: typer.Typer) -> None:
 
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The data folder to make.")] = Path("posthouse"),
-    hostname: Annotated[str | None, typer.Option(help="This machine's full name, such as mx.example.org.")] = None,
-    domain: Annotated[str | None, typer.Option(help="The first domain whose mail is taken.")] = None,
-    account: Annotated[str | None, typer.Option(help="The first account, an address in that domain.")] = None,
+    hostname: Annotated[
+        str | None, typer.Option(metavar="NAME", help="This machine's full name, such as mx.example.org.")
+    ] = None,
+    domain: Annotated[str | None, typer.Option(metavar="NAME", help="The first domain whose mail is taken.")] = None,
+    account: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The first account, an address in that domain.")
+    ] = None,
 ) -> None:
-    """Make a house: folder, configuration, database, certificate, domain, and an account with a password."""
+    """Make a house: its folder and all that is in it.
+
+    That is the configuration, the database, a self-signed certificate, the first domain, and the first account
+    with a password, which is shown once. Asks what it was not told, if on a terminal.
+    """
     if (folder / CONFIG_NAME).exists():
         raise Problem(
             f"{folder / CONFIG_NAME} exists already; run it with: posthouse serve --config {folder}/{CONFIG_NAME}"
@@ -74,6 +83,8 @@ def init(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Problem(f"{folder} exists and is not an empty folder; name another one")
     host = domain_argument(hostname or _ask("This machine's full name", _guess_hostname(), "--hostname"))
+    if "." not in host:
+        raise Problem(f"{host} is not a full name; give --hostname mx.example.org, say")
     first_domain = domain_argument(domain or _ask("The domain whose mail it takes", _parent(host), "--domain"))
     address = address_argument(account or _ask("The first account", f"postmaster@{first_domain}", "--account"))
     if address.domain != first_domain:
@@ -89,32 +100,54 @@ def init(
 
 def _make(folder: Path, hostname: str, domain: str, address: Address, password: str) -> None:
     """Everything is made in a folder beside, and moved when it is whole: a failed init leaves nothing behind."""
-    existed = folder.exists()
+    missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    # As the owner of what is there, so that root leaves nothing of its own in another's folder.
+    become_owner(folder)
+    made: Path | None = None
+    moved: list[Path] = []
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=".init-", dir=folder))
-    except OSError as exc:
-        raise Problem(f"{folder} cannot be made: {exc.strerror}") from exc
-    try:
-        text = _TEMPLATE.format(hostname=hostname, postmaster=address)
-        (made / CONFIG_NAME).write_text(text, encoding="utf-8")
-        config = load(made / CONFIG_NAME)
-        world = World()
-        make_self_signed(hostname, made / SELF_SIGNED[0], made / SELF_SIGNED[1], world.clock.now())
-        asyncio.run(_fill(config, world, domain, address, password))
+        _furnish(made, hostname, domain, address, password)
         folder.chmod(0o700)
-        for item in made.iterdir():
-            item.rename(folder / item.name)
+        for item in sorted(made.iterdir()):
+            moved.append(item.rename(folder / item.name))
         made.rmdir()
     except BaseException as exc:
-        for item in folder.iterdir() if existed else [folder]:
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
-        if isinstance(exc, StorageError | OSError):
+        for item in (*moved, *((made,) if made else ())):
+            shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        if isinstance(exc, OSError):
+            raise Problem(f"{folder} cannot be made: {exc.strerror or exc}; name another folder") from exc
+        if isinstance(exc, StorageError):
             raise Problem(f"the house could not be made: {exc}") from exc
         raise
 
 
+def _furnish(made: Path, hostname: str, domain: str, address: Address, password: str) -> None:
+    """Configuration, certificate and store, in this folder."""
+    import asyncio
+
+    from posthouse.app import SELF_SIGNED, World
+    from posthouse.config import load
+    from posthouse.net.tls import make_self_signed
+
+    text = _TEMPLATE.format(hostname=hostname, postmaster=address)
+    descriptor = os.open(made / CONFIG_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    config = load(made / CONFIG_NAME)
+    world = World()
+    make_self_signed(hostname, made / SELF_SIGNED[0], made / SELF_SIGNED[1], world.clock.now())
+    asyncio.run(_fill(config, world, domain, address, password))
+
+
 async def _fill(config: Config, world: World, domain: str, address: Address, password: str) -> None:
+    from posthouse.app import open_storage
+    from posthouse.identity.authenticator import hash_password
+
     storage = await open_storage(config, world, create=True)
     try:
         await storage.administration.add_domain(domain)
@@ -146,13 +179,33 @@ def _parent(hostname: str) -> str:
 
 
 def serve(config: ConfigOption = None) -> None:
-    """Run the house. SIGTERM or Ctrl-C ends it gracefully."""
+    """Run the house; SIGTERM or Ctrl-C ends it gracefully."""
+    import asyncio
+
+    import uvloop
+
     loaded = load_config(config)
+    if not _needs_root(loaded):
+        become_owner(loaded.data_dir)
+    require_writable(loaded.data_dir)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(loaded))
 
 
+def _needs_root(config: Config) -> bool:
+    listen = config.listen
+    doors = (listen.smtp, listen.submission, listen.submissions, listen.pop3, listen.pop3s)
+    return any(0 < endpoint.port < 1024 for door in doors for endpoint in door)
+
+
 async def _serve(config: Config) -> None:
+    import asyncio
+
+    from posthouse.app import AlreadyServed, House
+    from posthouse.log import make_log
+    from posthouse.net.listener import PortTaken
+    from posthouse.net.tls import CertificateUnusable
+
     log = make_log()
     house = House(config, log)
     loop = asyncio.get_running_loop()
@@ -161,18 +214,11 @@ async def _serve(config: Config) -> None:
     try:
         await house.start()
     except PortTaken as exc:
-        raise Problem(f"{exc}{_port_advice(exc)}") from exc
-    except (StorageError, CertificateUnusable, AlreadyServed) as exc:
+        raise Problem(f"{exc}{port_advice(exc)}") from exc
+    except CertificateUnusable as exc:
+        raise Problem(f"{exc}; name a certificate and its key in [tls] of the configuration") from exc
+    except (StorageError, AlreadyServed) as exc:
         raise Problem(str(exc)) from exc
     doors = {door: " ".join(map(str, endpoints)) for door, endpoints in house.endpoints.items() if endpoints}
     await house.serve(ready=lambda: log.info("house open", hostname=config.hostname, **doors))
     log.info("house closed")
-
-
-def _port_advice(problem: PortTaken) -> str:
-    text = str(problem)
-    if "in use" in text:
-        return "; another program has it: end that one, or change [listen] in the configuration"
-    if "denied" in text:
-        return "; ports below 1024 need root, or change [listen] in the configuration"
-    return "; change [listen] in the configuration"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
-
-from posthouse.demo.tour import run_demo
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +13,11 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="End after the tour; exit status 1 if a check failed.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="End after the tour; exit status 1 if a step failed.")] = False,
 ) -> None:
-    """Two throw-away houses on this computer show themselves at work."""
+    """Show two throw-away houses on this computer at work."""
+    import asyncio
+
+    from posthouse.demo.tour import run_demo
+
     raise typer.Exit(asyncio.run(run_demo(once=once)))

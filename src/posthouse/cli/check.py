@@ -1,0 +1,239 @@
+"""`posthouse check`: is the configuration right, would the house start, what should DNS say."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from posthouse.cli.common import (
+    ConfigOption,
+    JsonOption,
+    Problem,
+    become_owner,
+    load_config,
+    print_json,
+    print_rows,
+    require_writable,
+    user_name,
+)
+from posthouse.mail.address import Address
+from posthouse.mail.words import count, duration
+from posthouse.storage.errors import StorageError
+
+if TYPE_CHECKING:
+    from posthouse.config import Config, Endpoint
+    from posthouse.storage.interfaces import Storage
+
+OK, NOTE, PROBLEM = "ok", "note", "problem"
+EXPIRES_SOON_S = 14 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `state` is ok, note or problem; `text` says what mends a problem."""
+
+    check: str
+    state: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DnsRecord:
+    """A record that should exist, as in a zone file."""
+
+    name: str
+    type: str
+    value: str
+    why: str
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("check")(check)
+
+
+def check(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Say whether the house would start, and what DNS should say."""
+    import asyncio
+
+    loaded = load_config(config)
+    # Ports first: those below 1024 may be opened by root only, and root is given up for what follows.
+    served = is_served(loaded)
+    findings = [Finding("configuration", OK, f"for {loaded.hostname}"), *_ports(loaded, served)]
+    findings += _certificate(loaded)
+    domains: tuple[str, ...] = ()
+    try:
+        become_owner(loaded.data_dir)
+        require_writable(loaded.data_dir)
+        found, domains = asyncio.run(_store(loaded))
+        findings += found
+    except (StorageError, Problem) as exc:
+        findings.append(Finding("store", PROBLEM, str(exc) or type(exc).__name__))
+    records = dns_records(loaded, domains)
+    _print(findings, records, as_json=json)
+    problems = sum(finding.state == PROBLEM for finding in findings)
+    if problems:
+        print(f"posthouse: {count(problems, 'problem', 'problems')}; see above", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def is_served(config: Config) -> bool:
+    """Whether a process serves this house now: it holds the lock of the folder."""
+    import fcntl
+
+    try:
+        file = (config.data_dir / "serve.lock").open("rb")
+    except OSError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def _ports(config: Config, served: bool) -> Iterator[Finding]:
+    state = "a house serves this folder" if served else "no house serves this folder now"
+    yield Finding("running", OK, state)
+    endpoints = [
+        (door, endpoint) for door in type(config.listen).model_fields for endpoint in getattr(config.listen, door)
+    ]
+    if not endpoints:
+        yield Finding("port", PROBLEM, "[listen] opens no door; add for example smtp = ['127.0.0.1:2525']")
+    for door, endpoint in endpoints:
+        if endpoint.port:
+            yield _answering(door, endpoint) if served else _free(door, endpoint)
+
+
+def _answering(door: str, endpoint: Endpoint) -> Finding:
+    """A port of a house that runs."""
+    import socket
+
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(endpoint.host, endpoint.host)
+    try:
+        socket.create_connection((host, endpoint.port), timeout=5).close()
+    except OSError:
+        return Finding("port", PROBLEM, f"{door} {endpoint} does not answer; restart the house that runs")
+    return Finding("port", OK, f"{door} {endpoint} answers")
+
+
+def _free(door: str, endpoint: Endpoint) -> Finding:
+    """A port of a house that does not run."""
+    from posthouse.net.listener import PortTaken, bind
+
+    try:
+        bind(endpoint.host, endpoint.port).close()
+    except PortTaken as exc:
+        return Finding("port", PROBLEM, f"{door} {exc}{port_advice(exc)}")
+    return Finding("port", OK, f"{door} {endpoint} is free")
+
+
+def port_advice(problem: Exception) -> str:
+    """What to do about a port that cannot be opened."""
+    text = str(problem)
+    if "in use" in text:
+        return "; another program has it: end that one, or change [listen] in the configuration"
+    if "denied" in text:
+        return "; ports below 1024 need root, or change [listen] in the configuration"
+    return "; change [listen] in the configuration"
+
+
+def _certificate(config: Config) -> Iterator[Finding]:
+    import time
+
+    from posthouse.app import SELF_SIGNED
+    from posthouse.net.tls import CertificateUnusable, server_context
+
+    own = config.tls.certificate is None
+    certificate = config.tls.certificate or config.data_dir / SELF_SIGNED[0]
+    key = config.tls.key or config.data_dir / SELF_SIGNED[1]
+    try:
+        server_context(certificate, key)
+    except CertificateUnusable as exc:
+        yield Finding("certificate", PROBLEM, f"{exc}; name a certificate and its key in [tls]")
+        return
+    except PermissionError as exc:
+        yield Finding("certificate", PROBLEM, f"{exc.filename or certificate} cannot be read by {user_name()}")
+        return
+    expires_at = _expires_at(certificate.read_bytes())
+    left = expires_at - time.time()
+    if left <= 0:
+        yield Finding("certificate", PROBLEM, f"{certificate} expired {duration(-left)} ago; renew it")
+    elif left < EXPIRES_SOON_S:
+        yield Finding("certificate", NOTE, f"{certificate} expires in {duration(left)}; renew it")
+    else:
+        yield Finding("certificate", OK, f"{certificate} is good for {duration(left)}")
+    if own:
+        text = "it is self-signed: other houses encrypt with it, mail programs warn; name one of a CA in [tls]"
+        yield Finding("certificate", NOTE, text)
+
+
+def _expires_at(pem: bytes) -> float:
+    from cryptography import x509
+
+    return x509.load_pem_x509_certificates(pem)[0].not_valid_after_utc.timestamp()
+
+
+async def _store(config: Config) -> tuple[list[Finding], tuple[str, ...]]:
+    """What the store says; opening it beside a running house is what every command does."""
+    from posthouse.app import World, open_storage
+
+    storage = await open_storage(config, World())
+    try:
+        findings = [Finding("store", OK, f"{config.data_dir} opens")]
+        domains = await storage.administration.domains()
+        if not domains:
+            findings.append(Finding("domain", PROBLEM, "no domain is local; run: posthouse domain add example.org"))
+        findings.append(await _postmaster(config, storage))
+        return findings, domains
+    finally:
+        await storage.close()
+
+
+async def _postmaster(config: Config, storage: Storage) -> Finding:
+    """RFC 5321 §4.5.1: mail to postmaster must be taken."""
+    from posthouse.admission.routing import route
+
+    if config.postmaster is None:
+        return Finding("postmaster", PROBLEM, "nobody reads mail to postmaster; set postmaster in the configuration")
+    routed = await route(
+        storage.directory,
+        Address("postmaster", config.hostname),
+        hostname=config.hostname,
+        postmaster=config.postmaster,
+    )
+    readers = [mailbox.login for mailbox, _ in routed.mailboxes.values()] + [str(a) for a in routed.remotes.values()]
+    if not readers:
+        text = f"{config.postmaster} leads to no mailbox; run: posthouse account add {config.postmaster}"
+        return Finding("postmaster", PROBLEM, text)
+    return Finding("postmaster", OK, f"read by {', '.join(readers)}")
+
+
+def dns_records(config: Config, domains: tuple[str, ...]) -> list[DnsRecord]:
+    """The records with which other houses find this one and believe it (RFC 5321 §5, RFC 7208)."""
+    host = config.hostname
+    records = [DnsRecord(f"{host}.", "A/AAAA", "(this machine's public address)", "where this house is")]
+    smarthost = config.forwarding.next_hop("*")
+    senders = f"mx a:{smarthost.host}" if smarthost else "mx"
+    for domain in domains:
+        records.append(DnsRecord(f"{domain}.", "MX", f"10 {host}.", f"mail for {domain} comes here"))
+        records.append(DnsRecord(f"{domain}.", "TXT", f'"v=spf1 {senders} -all"', "who may send as this domain"))
+    records.append(DnsRecord("(that address)", "PTR", f"{host}.", "many houses refuse mail without it"))
+    return records
+
+
+def _print(findings: list[Finding], records: list[DnsRecord], *, as_json: bool) -> None:
+    if as_json:
+        dns = [{"check": "dns", "state": NOTE, **dataclasses.asdict(record)} for record in records]
+        print_json([*map(dataclasses.asdict, findings), *dns])
+        return
+    for finding in findings:
+        print(f"{finding.state:<8} {finding.check:<14} {finding.text}")
+    print("\nDNS should say (it is not asked here):")
+    print_rows([dataclasses.asdict(record) for record in records], ["name", "type", "value"], as_json=False, empty="")

@@ -153,6 +153,9 @@ def _certificate(config: Config) -> Iterator[Finding]:
     own = config.tls.certificate is None
     certificate = config.tls.certificate or config.data_dir / SELF_SIGNED[0]
     key = config.tls.key or config.data_dir / SELF_SIGNED[1]
+    if own and not certificate.exists() and not (config.listen.submissions or config.listen.pop3s):
+        yield Finding("certificate", NOTE, "there is none, so no TLS is offered; name one in [tls]")
+        return
     try:
         server_context(certificate, key)
     except CertificateUnusable as exc:

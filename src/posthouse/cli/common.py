@@ -79,10 +79,10 @@ def become_owner(folder: Path) -> None:
     if owner.st_uid == 0:
         return
     # Python itself may lie where only root can read: what is imported late has to be there before.
-    import importlib.readers
-    import importlib.resources
+    import importlib.readers  # noqa: F401
 
-    importlib.resources.files("posthouse.storage.sqlite")
+    import posthouse.app  # noqa: F401
+
     os.setgroups([])
     os.setgid(owner.st_gid)
     os.setuid(owner.st_uid)

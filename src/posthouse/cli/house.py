@@ -29,7 +29,7 @@ from posthouse.mail.address import Address
 from posthouse.storage.errors import StorageError
 
 if TYPE_CHECKING:
-    from posthouse.app import World
+    from posthouse.app import House, World
     from posthouse.config import Config
 
 CONFIG_NAME = "posthouse.toml"
@@ -178,7 +178,10 @@ def _parent(hostname: str) -> str:
     return parent if "." in parent else hostname
 
 
-def serve(config: ConfigOption = None) -> None:
+def serve(
+    config: ConfigOption = None,
+    until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
+) -> None:
     """Run the house; SIGTERM or Ctrl-C ends it gracefully."""
     import asyncio
 
@@ -189,7 +192,7 @@ def serve(config: ConfigOption = None) -> None:
         become_owner(loaded.data_dir)
     require_writable(loaded.data_dir)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(loaded))
+        runner.run(_serve(loaded, until_eof=until_eof))
 
 
 def _needs_root(config: Config) -> bool:
@@ -198,7 +201,7 @@ def _needs_root(config: Config) -> bool:
     return any(0 < endpoint.port < 1024 for door in doors for endpoint in door)
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, *, until_eof: bool) -> None:
     import asyncio
 
     from posthouse.app import AlreadyServed, House
@@ -211,6 +214,8 @@ async def _serve(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, house.stop)
+    if until_eof:
+        _stop_at_eof(house)
     try:
         await house.start()
     except PortTaken as exc:
@@ -222,3 +227,17 @@ async def _serve(config: Config) -> None:
     doors = {door: " ".join(map(str, endpoints)) for door, endpoints in house.endpoints.items() if endpoints}
     await house.serve(ready=lambda: log.info("house open", hostname=config.hostname, **doors))
     log.info("house closed")
+
+
+def _stop_at_eof(house: House) -> None:
+    """For the demo's houses: they hold the other end of a pipe, which closes when the demo dies."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    descriptor = sys.stdin.fileno()
+
+    def readable() -> None:
+        loop.remove_reader(descriptor)
+        house.stop()
+
+    loop.add_reader(descriptor, readable)

@@ -1,0 +1,94 @@
+"""`posthouse domain`, `account` and `alias`, and where a configuration is found."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import CONFIG, Command
+
+
+def test_lists_are_tables_and_json(furnished: Command) -> None:
+    furnished.run("alias", "add", "info@here.test", "ada@here.test", "x@far.test")
+    assert furnished.run("alias", "list").out.splitlines()[1] == "info@here.test  ada@here.test, x@far.test"
+    for kind, key in (("alias", "address"), ("account", "login"), ("domain", "domain")):
+        assert furnished.run(kind, "list").out.startswith(key)
+        assert key in json.loads(furnished.run(kind, "list", "--json").out)[0]
+    assert json.loads(furnished.run("queue", "list", "--json").out) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("domain add here.test", ("already",)),
+        ("domain add a_b", ("not a domain",)),
+        ("domain remove here.test", ("posthouse account remove ada@here.test",)),
+        ("domain remove far.test", ("far.test",)),
+        ("account add ada@here.test", ("already",)),
+        ("account add ada@far.test", ("posthouse domain add far.test",)),
+        ("account add bob@here.test --quota much", ("500M",)),
+        ("account add bob@here.test --password-stdin", ("no password",)),
+        ("account suspend bob@here.test", ("posthouse account list",)),
+        ("account remove bob@here.test", ("posthouse account list",)),
+        ("alias add ada@here.test x@far.test", ("already",)),
+        ("alias add info@here.test info@here.test", ("itself",)),
+        ("alias remove info@here.test", ("posthouse alias list",)),
+        ("queue show 1", ("26 characters",)),
+        ("queue retry 01M840N9KJ48ER4NRDDMA3SZ09", ("posthouse journey",)),
+        ("journey", ("--to",)),
+        ("journey 01M840N9KJ48ER4NRDDMA3SZ09", ("no journey",)),
+        ("nonsense", ("posthouse --help",)),
+        ("account add", ("ADDRESS", "posthouse account add --help")),
+        ("account list --config nowhere", ("nowhere does not exist",)),
+        ("account list --config .", ("cannot be read",)),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(furnished: Command, line: str, words: tuple[str, ...]) -> None:
+    assert furnished.run(*line.split()).failed_with(*words)
+
+
+def test_an_account_comes_and_goes(furnished: Command) -> None:
+    furnished.run("account", "add", "bob@here.test", "--quota", "2K", "--password-stdin", stdin="secret\n")
+    (_ada, bob) = json.loads(furnished.run("account", "list", "--json").out)
+    assert (bob["login"], bob["quota_octets"], bob["suspended"]) == ("bob@here.test", 2048, False)
+    assert furnished.run("account", "remove", "bob@here.test").status == 0
+    assert "bob" not in furnished.run("account", "list").out
+
+
+def test_the_configuration_is_found_in_order(furnished: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert furnished.run("domain", "list").status == 0
+    monkeypatch.setenv("POSTHOUSE_CONFIG", "named.toml")
+    assert furnished.run("domain", "list").failed_with("named.toml")
+    Path("told.toml").write_text(CONFIG)
+    assert furnished.run("domain", "list", "--config", "told.toml").status == 0
+
+
+def test_help_fits_80_columns_and_cuts_nothing(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for group in ((), ("domain",), ("account",), ("alias",), ("queue",), ("init",), ("journey",), ("check",)):
+        shown = command.run(*group, "--help").out
+        assert "..." not in shown.replace("[ARGS]...", ""), shown
+        assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_the_version_needs_no_house_and_loads_none(command: Command) -> None:
+    assert command.run("--version").out.startswith("posthouse 0.")
+    program = "import sys, posthouse.cli; print('posthouse.app' in sys.modules, 'posthouse.demo' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=_path())
+    assert loaded.stdout.split() == ["False", "False"]
+
+
+def test_a_reader_that_goes_is_no_error(furnished: Command) -> None:
+    line = f"{sys.executable} -m posthouse.cli account list --json | true"
+    ran = subprocess.run(line, shell=True, capture_output=True, text=True, env=_path())
+    assert ran.stderr == ""
+
+
+def _path() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}

@@ -1,0 +1,87 @@
+"""`posthouse queue`, `journey` and `check` on a house with a letter that waits."""
+
+from __future__ import annotations
+
+import json
+import re
+import smtplib
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.running_house import PASSWORD, RunningHouse
+
+
+def send(port: int) -> str:
+    """Hand in a letter for elsewhere; its queue id."""
+    with smtplib.SMTP("127.0.0.1", port, timeout=20) as client:
+        client.login("ada@here.test", PASSWORD)
+        client.mail("ada@here.test")
+        client.rcpt("bob@far.test")
+        _code, text = client.data(b"From: ada@here.test\r\nSubject: Tea\r\n\r\nCome at four.\r\n")
+    found = re.search(rb"[0-7][0-9A-Z]{25}", text)
+    assert found is not None
+    return found[0].decode()
+
+
+@pytest.fixture
+def waiting(furnished: Command) -> str:
+    """A letter that waits, since the next hop is a closed port; the house no longer runs."""
+    with RunningHouse(Path(), ("ada@here.test",)) as house:
+        queue_id = send(house.ports["submission"])
+        deadline = time.monotonic() + 20
+        while house.ask(lambda storage: storage.spool.list())[0].last_reply is None:
+            assert time.monotonic() < deadline
+    return queue_id
+
+
+def test_an_operator_sees_and_steers_what_waits(furnished: Command, waiting: str) -> None:
+    run = furnished.run
+    assert "bob@far.test" in run("queue", "list").out
+    (row,) = json.loads(run("queue", "list", "--json").out)
+    assert (row["queue_id"], row["attempts"], row["held"]) == (waiting, 1, False)
+    assert "next try in" in run("queue", "show", waiting).out
+    assert run("queue", "release", waiting).failed_with("nothing to release")
+    assert run("queue", "hold", waiting).out == "1 recipient held.\n"
+    assert "next try held" in run("queue", "show", waiting).out
+    assert run("queue", "retry", waiting).failed_with("nothing to retry")
+    assert run("queue", "release", waiting.lower()).out == "1 recipient released.\n"
+    assert run("queue", "retry", waiting).out == "1 recipient tried at once.\n"
+    assert "next try due" in run("queue", "show", waiting).out
+    assert run("queue", "remove", waiting).out == "1 recipient removed.\n"
+    assert run("queue", "remove", waiting).failed_with("does not wait", "posthouse journey")
+    assert run("queue", "list").out == "Nothing waits.\n"
+    told = [row["action"] for row in json.loads(run("journey", waiting, "--json").out) if row["event"] == "operated"]
+    assert told == ["hold", "release", "retry", "remove"]
+
+
+def test_a_journey_is_found_by_id_and_by_its_parties(furnished: Command, waiting: str) -> None:
+    for named in ((waiting,), ("--to", "bob@far.test"), ("--from", "ada@here.test")):
+        told = furnished.run("journey", *named).out
+        assert told.startswith(f"Message {waiting}\n")
+        assert "Waits" in told
+    assert furnished.run("journey", "--refused").failed_with("no journey")
+
+
+def test_check_says_what_is_right(furnished: Command) -> None:
+    ran = furnished.run("check")
+    assert (ran.status, ran.err) == (0, "")
+    assert "read by ada@here.test" in ran.out
+    assert "10 mx.here.test." in ran.out
+    rows = json.loads(furnished.run("check", "--json").out)
+    assert {"name": "here.test.", "type": "MX"}.items() <= next(r for r in rows if r.get("type") == "MX").items()
+
+
+def test_check_says_what_is_wrong(furnished: Command) -> None:
+    furnished.run("account", "remove", "ada@here.test")
+    ran = furnished.run("check")
+    assert ran.failed_with("1 problem")
+    assert "posthouse account add ada@here.test" in ran.out
+
+
+def test_check_does_not_disturb_a_house_that_runs(furnished: Command) -> None:
+    with RunningHouse(Path(), ("ada@here.test",)) as house:
+        assert "a house serves this folder" in furnished.run("check").out
+        assert send(house.ports["submission"])

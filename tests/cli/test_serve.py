@@ -1,0 +1,150 @@
+"""`posthouse serve`: what stops it from starting is one line; what ends it, ends it well."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import poplib
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+from posthouse.app import World
+from tests.cli.conftest import CONFIG, Command, spawn
+from tests.running_house import furnish, house_config
+
+
+@contextmanager
+def served(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """A serving process and its first line."""
+    process = spawn("serve", *arguments, folder=folder)
+    try:
+        assert process.stderr is not None
+        yield process, json.loads(process.stderr.readline())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def pop3_port(opened: dict[str, str]) -> int:
+    return int(opened["pop3"].rpartition(":")[2])
+
+
+def log_in(port: int, password: str) -> bool:
+    client = poplib.POP3("127.0.0.1", port, timeout=20)
+    try:
+        client.user("bob@here.test")
+        client.pass_(password)
+    except poplib.error_proto:
+        return False
+    finally:
+        client.close()
+    return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_gracefully(furnished: Command, number: int) -> None:
+    with served(furnished.folder) as (process, opened):
+        assert opened["event"] == "house open"
+        process.send_signal(number)
+        _out, err = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert "house closed" in err
+        assert "Traceback" not in err
+
+
+def test_commands_take_effect_in_a_running_house_at_once(furnished: Command) -> None:
+    with served(furnished.folder) as (_process, opened):
+        port = pop3_port(opened)
+        added = furnished.run("account", "add", "bob@here.test")
+        password = added.out.split()[-1]
+        assert log_in(port, password)
+        furnished.run("account", "suspend", "bob@here.test")
+        assert not log_in(port, password)
+        furnished.run("account", "suspend", "bob@here.test", "--undo")
+        assert log_in(port, password)
+        furnished.run("account", "password", "bob@here.test", "--password-stdin", stdin="other\n")
+        assert not log_in(port, password)
+        assert log_in(port, "other")
+
+
+def test_a_second_house_in_the_folder_is_refused(furnished: Command) -> None:
+    with served(furnished.folder):
+        assert furnished.run("serve").failed_with("another process serves")
+
+
+def test_a_taken_port_is_named(furnished: Command) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        Path("posthouse.toml").write_text(CONFIG.replace("127.0.0.1:0", taken, 1))
+        assert furnished.run("serve").failed_with(taken, "in use", "[listen]")
+        assert furnished.run("check").failed_with("1 problem")
+
+
+@pytest.mark.parametrize(
+    ("name", "octets", "words"),
+    [
+        ("posthouse.db", b"x" * 9000, ("not a database", "posthouse restore")),
+        ("posthouse.db", None, ("no database", "posthouse init")),
+        ("self-signed.crt", b"x", ("self-signed.key", "[tls]")),
+        ("posthouse.toml", CONFIG.replace("postmaster", "postmeister").encode(), ("did you mean postmaster",)),
+        ("posthouse.toml", b"x = [", ("not valid TOML",)),
+        ("posthouse.toml", None, ("posthouse init",)),
+    ],
+)
+def test_what_is_damaged_or_missing_is_one_line(
+    furnished: Command, name: str, octets: bytes | None, words: tuple[str, ...]
+) -> None:
+    for path in Path().glob(f"{name}*"):
+        path.unlink()
+    if octets is not None:
+        Path(name).write_bytes(octets)
+    assert furnished.run("serve").failed_with(*words)
+
+
+def test_a_damaged_page_is_told_with_its_mending(furnished: Command) -> None:
+    with open("posthouse.db", "r+b") as file:
+        file.seek(20_000)
+        file.write(os.urandom(9000))
+    assert furnished.run("serve").failed_with("damaged", "posthouse restore")
+
+
+def test_a_newer_schema_is_refused(furnished: Command) -> None:
+    connection = apsw.Connection("posthouse.db")
+    connection.execute("PRAGMA user_version=99")
+    connection.close()
+    assert furnished.run("serve").failed_with("newer version", "99")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_a_low_port_without_root_and_anothers_folder_are_one_line(public_folder: Path) -> None:
+    program = (
+        "import os, sys, importlib.readers, uvloop, encodings.idna, posthouse.app, posthouse.log;"
+        "from posthouse.cli import main;"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534); sys.argv = ['posthouse', 'serve']; main()"
+    )
+    (public_folder / "posthouse.toml").write_text(CONFIG.replace("127.0.0.1:0", "127.0.0.1:26", 1))
+    asyncio.run(furnish(house_config(public_folder), World(), ("ada@here.test",)))
+
+    def as_nobody() -> str:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+        command = [sys.executable, "-c", program]
+        ran = subprocess.run(command, cwd=public_folder, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 1
+        assert ran.stderr.count("\n") == 1, ran.stderr
+        return ran.stderr
+
+    assert "sudo -u root" in as_nobody()
+    for path in [public_folder, *public_folder.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    assert "need root" in as_nobody()

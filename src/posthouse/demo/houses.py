@@ -102,9 +102,11 @@ class DemoHouse:
                 "-m",
                 "posthouse.cli",
                 "serve",
+                "--until-eof",
                 "--config",
                 str(self.config),
-                stdin=asyncio.subprocess.DEVNULL,
+                # It ends when this pipe does: so no house outlives a demo that was killed.
+                stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 # Ctrl-C is for the demo, which then ends its houses itself.
@@ -138,9 +140,13 @@ class DemoHouse:
             await self.process.wait()
 
     def last_words(self, offset: int = 0) -> str:
-        """The last line of its log since `offset`."""
-        lines = self.log.read_text(errors="replace")[offset:].strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        """The last line of its log since `offset` octets."""
+        return self.last_lines(1, offset)[0]
+
+    def last_lines(self, count: int, offset: int = 0) -> list[str]:
+        """The last lines of its log since `offset` octets; one that says so where there are none."""
+        octets = self.log.read_bytes()[offset:] if self.log.exists() else b""
+        return octets.decode(errors="replace").strip().splitlines()[-count:] or ["it said nothing"]
 
     def _is_open(self, offset: int) -> bool:
         return any(line.get("event") == "house open" for line in self._log_lines(offset))

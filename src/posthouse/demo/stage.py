@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import textwrap
 import time
 from typing import TextIO
 
-from posthouse.mail.words import duration
+from posthouse.mail.words import count, cut, duration
 
-WIDTH = 96
+WIDEST, NARROWEST = 100, 72
 _SAID_COLUMNS = 46
+_MEANING_COLUMNS = 41
 _BOLD, _DIM, _GREEN, _RED, _CYAN, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[36m", "\x1b[0m"
 
 
@@ -18,7 +22,12 @@ class Stage:
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out if out is not None else sys.stdout
-        self._coloured = self._out.isatty()
+        # NO_COLOR: any value but the empty one, as on no-color.org.
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        self._coloured = self._out.isatty() and not plain
+        self._width = max(NARROWEST, min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns))
+        self._said_columns = min(_SAID_COLUMNS, self._width - _MEANING_COLUMNS - 13)
+        self._opened = time.monotonic()
         self._number = 0
         self._began = 0.0
         self._lines: list[tuple[str, str, str]] = []
@@ -26,7 +35,8 @@ class Stage:
 
     def title(self, text: str) -> None:
         """A line above the tour."""
-        self._print(self._paint(_BOLD, text))
+        for line in textwrap.wrap(text, self._width):
+            self._print(self._paint(_BOLD, line))
 
     def begin(self) -> None:
         """Start the clock of the next step."""
@@ -34,7 +44,7 @@ class Stage:
         self._lines.clear()
 
     def said(self, who: str, line: str, meaning: str = "") -> None:
-        """A line of the dialogue for this step: `who` is "they" or "we"."""
+        """A line of the dialogue for this step: `who` is the name of who says it."""
         self._lines.append((who, line, meaning))
 
     def step(self, sentence: str, *, ok: bool = True) -> None:
@@ -44,11 +54,17 @@ class Stage:
         mark = self._paint(_GREEN, "ok") if ok else self._paint(_RED, "FAILED")
         self.failed = self.failed or not ok
         head = f"{self._number}  {sentence}"
-        self._print(f"{self._paint(_BOLD, head)}{' ' * max(2, WIDTH - 12 - len(head))}{took:>8}  {mark}")
+        self._print(f"{self._paint(_BOLD, head)}{' ' * max(2, self._width - 16 - len(head))}{took:>8}  {mark}")
         for who, line, meaning in self._lines:
-            said = _cut(line, _SAID_COLUMNS)
+            said = cut(line, self._said_columns)
             told = self._paint(_DIM, meaning)
-            self._print(f"     {self._paint(_CYAN, who.ljust(5))} {said.ljust(_SAID_COLUMNS)}  {told}".rstrip())
+            self._print(f"     {self._paint(_CYAN, who.ljust(5))} {said.ljust(self._said_columns)}  {told}".rstrip())
+
+    def end(self) -> None:
+        """The line below the last step."""
+        steps = count(self._number, "step", "steps")
+        verdict = "The last step failed." if self.failed else f"{steps}, and each went as it should"
+        self.plain(verdict if self.failed else f"{verdict}, in {duration(time.monotonic() - self._opened)}.")
 
     def plain(self, text: str = "") -> None:
         """A line of its own."""
@@ -59,7 +75,3 @@ class Stage:
 
     def _paint(self, colour: str, text: str) -> str:
         return f"{colour}{text}{_PLAIN}" if self._coloured and text else text
-
-
-def _cut(line: str, columns: int) -> str:
-    return line if len(line) <= columns else line[: columns - 1] + "…"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import email
+import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,8 +22,19 @@ from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import Attempted
 from posthouse.net.pop3_connection import Pop3Failed
 from posthouse.net.smtp_connection import ConnectionBroke, ConnectionFailed
+from posthouse.storage.errors import StorageError
 
 WAIT_S = 20.0
+STEP_FAILURES = (
+    TimeoutError,
+    OSError,
+    NotTaken,
+    Pop3Failed,
+    ConnectionBroke,
+    ConnectionFailed,
+    StorageError,
+    HouseDidNotStart,
+)
 
 Told = Callable[[str], str | None]
 
@@ -48,8 +61,9 @@ class Tour:
             self.stage.begin()
             try:
                 await step()
-            except (TimeoutError, OSError, NotTaken, Pop3Failed, ConnectionBroke, ConnectionFailed) as exc:
-                self.stage.step(f"{step.__name__.strip('_').replace('_', ' ')}: {exc or type(exc).__name__}", ok=False)
+            except STEP_FAILURES as exc:
+                name = step.__name__.strip("_").replace("_", " ").capitalize()
+                self.stage.step(f"{name}: {str(exc) or type(exc).__name__}", ok=False)
             if self.stage.failed:
                 return
 
@@ -57,10 +71,15 @@ class Tour:
         letter = write_letter(
             "ada@north.test", "bob@south.test", "Tea on Sunday", "Come at four.", now=time.time(), unique="tea"
         )
-        said = Dialogue(client="they", server="we")
+        said = Dialogue(client="Ada", server="North")
         said.expect("AUTH", "", "235", "she is who she says she is")
-        said.expect("RCPT", "", "250", "Bob's address will do; go on")
-        said.expect("(content) .", f"(the letter, {len(letter.content)} octets) .", "250", "on disk: now it is ours")
+        said.expect("RCPT", "", "250", "North will see that Bob gets it; go on")
+        said.expect(
+            "(content) .",
+            f"(the letter, {len(letter.content)} octets) .",
+            "250",
+            "on disk; this id is its name from now on",
+        )
         reply = await hand_over(
             letter, self.north.submission, login=("ada@north.test", self.north.passwords["ada"]), trace=said.note
         )
@@ -70,7 +89,7 @@ class Tour:
 
     async def _north_forwards(self) -> None:
         attempt = await self._delivery(self._letter_id)
-        said = Dialogue(client="we", server="they")
+        said = Dialogue(client="North", server="South")
         said.expect("RCPT", "", "250", "Bob lives there; go on")
         said.expect(
             "(content) .", "(the letter, North's stamp on top) .", "250", "on South's disk: North may forget it"
@@ -81,7 +100,7 @@ class Tour:
         self.stage.step("North forwards it to South, Bob's house.", ok=attempt.outcome == "delivered")
 
     async def _bob_downloads(self) -> None:
-        said = Dialogue(client="they", server="we")
+        said = Dialogue(client="Bob", server="South")
         said.expect("PASS", "", "+OK", "the maildrop is his alone until he leaves")
         said.expect("DELE", "", "+OK", "only marked, in case the line breaks now")
         said.expect("QUIT", "", "+OK", "deleted, and that is on disk too")
@@ -101,10 +120,10 @@ class Tour:
         await self._wait_for_mail("cy", 1)
         first = await self._read_and_leave()
         second = await self._read_and_leave()
-        self.stage.said("they", "UIDL", "first visit")
-        self.stage.said("we", f"1 {first}", "the letter's name, for ever")
-        self.stage.said("they", "UIDL", "second visit")
-        self.stage.said("we", f"1 {second}", "the same: no second download")
+        self.stage.said("Cy", "UIDL", "first visit: what is there?")
+        self.stage.said("South", f"1 {first}", "message 1, and its name for ever")
+        self.stage.said("Cy", "UIDL", "second visit")
+        self.stage.said("South", f"1 {second}", "the same: no second download")
         self.stage.step("Cy reads hers, leaves a copy, and sees the same UIDL again.", ok=first == second)
 
     async def _report_comes_back(self) -> None:
@@ -113,7 +132,7 @@ class Tour:
         )
         reply = await hand_over(letter, self.north.submission, login=("ada@north.test", self.north.passwords["ada"]))
         attempt = await self._delivery(reply.text.split()[-1])
-        said = Dialogue(client="we", server="they")
+        said = Dialogue(client="North", server="South")
         said.expect("RCPT", "", "550", "nobody of that name; do not try again")
         for line in attempt.transcript:
             said.note(line[0], line[3:])
@@ -122,21 +141,22 @@ class Tour:
         report = email.message_from_bytes(await read_message(ada, 1))
         await ada.quit()
         said.show(self.stage)
-        self.stage.said("Ada", f"Subject: {report['Subject']}", "North wrote to her, and says why")
+        self.stage.said("Ada", f"{report['Subject']}", "North's report in her maildrop says why")
         is_report = report.get_content_type() == "multipart/report" and report["Return-Path"] == "<>"
         self.stage.step("A letter to nobdy@south.test comes back to Ada with a report.", ok=is_report)
 
     async def _kill_and_count(self) -> None:
         ledger = await send_and_kill(self.south, "bob@south.test")
-        self.stage.said("we", "kill -9 while four senders hand in letters", "as sudden as a power cut")
-        await self.south.start()
-        self.stage.said("we", "South is started again", "it reads its log and opens its doors")
-        await count_afterwards(self.south, "bob@south.test", self.south.passwords["bob"], ledger)
         self.stage.said(
-            "count",
-            f"{len(ledger.acknowledged)} acknowledged, {ledger.present} there,",
-            f"{ledger.lost} lost, {ledger.twice} twice",
+            "demo", "kill -9 South, while 4 senders hand in letters", "no farewell, no time to save anything"
         )
+        await self.south.start()
+        self.stage.said(
+            "demo", "South is started again, its letters counted", "by the ids in the 250s that senders saw"
+        )
+        await count_afterwards(self.south, "bob@south.test", self.south.passwords["bob"], ledger)
+        there = f"{len(ledger.acknowledged)} acknowledged, {ledger.present} there"
+        self.stage.said("demo", there, f"{ledger.lost} lost, {ledger.twice} twice")
         ok = bool(ledger.acknowledged) and not ledger.lost and not ledger.twice
         self.stage.step("South is killed while letters arrive, and keeps every promise.", ok=ok)
 
@@ -237,29 +257,41 @@ async def run_demo(*, once: bool) -> int:
 
 
 async def _perform(stage: Stage, north: DemoHouse, south: DemoHouse, *, once: bool, stop: asyncio.Event) -> None:
-    stage.title("Two houses on this computer: north.test (Ada) and south.test (Bob, Cy). Real sockets, real stores.")
+    stage.title("Two mail houses on this computer: North, where Ada lives, and South, where Bob and Cy live.")
     await north.build(south, ("ada",))
     await south.build(north, ("bob", "cy"))
     async with asyncio.TaskGroup() as group:
         group.create_task(north.start())
         group.create_task(south.start())
     await Tour(stage, north, south).run()
+    stage.end()
     if stage.failed:
         for house in (north, south):
-            stage.plain(f"{house.name} says: {house.last_words()}")
-    elif not once:
-        _invite(stage, south)
-        await stop.wait()
+            stage.plain(f"The last lines of {house.name}'s log:")
+            for line in house.last_lines(3):
+                stage.plain(f"  {line}")
+        return
+    if once:
+        stage.plain("Without --once the houses stay up, for your own mail programs.")
+        return
+    _invite(stage, south)
+    await stop.wait()
 
 
 def _invite(stage: Stage, south: DemoHouse) -> None:
-    password = south.passwords["bob"]
     stage.plain()
-    stage.plain("Both houses stay up. From another terminal, with your own programs:")
-    stage.plain(
-        f"  send  echo hello | curl smtp://127.0.0.1:{south.smtp} --mail-from me@example.org"
-        " --mail-rcpt bob@south.test -T -"
-    )
-    stage.plain(f"  read  curl pop3://127.0.0.1:{south.pop3}/1 -u bob@south.test:{password}")
-    stage.plain(f"  look  posthouse journey --to bob@south.test --config {south.config}")
+    stage.plain("Both houses stay up. Send and read with your own programs, for example from another terminal:")
+    for line in invitation(south):
+        stage.plain(line)
     stage.plain("Ctrl-C ends both and leaves nothing behind.")
+
+
+def invitation(south: DemoHouse) -> tuple[str, ...]:
+    """Commands that work as they stand. Cy's maildrop holds one message, so the next is her second."""
+    program = "posthouse" if shutil.which("posthouse") else f"{sys.executable} -m posthouse.cli"
+    return (
+        "  send  printf 'Subject: Hello\\n\\nFrom outside.\\n' | curl --crlf -T -"
+        f" smtp://127.0.0.1:{south.smtp} --mail-from me@example.org --mail-rcpt cy@south.test",
+        f"  read  curl pop3://127.0.0.1:{south.pop3}/2 -u cy@south.test:{south.passwords['cy']}",
+        f"  look  {program} journey --to cy@south.test --config {south.config}",
+    )

@@ -13,7 +13,7 @@ that a power cut may leave. The rules are POSIX's, not those of one kind of file
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path, PurePosixPath
@@ -233,6 +233,15 @@ def write_out(files: dict[str, bytes | None], folder: Path) -> None:
             (folder / path).write_bytes(octets)
 
 
+def states(log: list[Operation], cuts: Iterable[PowerCut]) -> Iterator[tuple[PowerCut, dict[str, bytes | None]]]:
+    """What each power cut leaves; the cuts in order of position."""
+    disk = Disk()
+    for cut in cuts:
+        while disk.position < cut.position:
+            disk.play(log[disk.position])
+        yield cut, disk.after(cut)
+
+
 def power_cuts(log: list[Operation], *, since: int, shuffles: int, seed: int) -> list[PowerCut]:
     """The distinct states that a power cut after any operation from `since` on may leave, a sample of the reorderings.
 
@@ -264,6 +273,9 @@ def variants(position: int, uncertain: list[Change], shuffles: int, chance: rand
     if last.number == position - 1 and isinstance(last.operation, Wrote):
         for cut_at in tears(last.operation):
             yield PowerCut(position, f"last write torn at {cut_at}", frozenset(), last.number, cut_at)
+    truncations = frozenset(change.number for change in uncertain if isinstance(change.operation, Truncated))
+    if truncations and truncations != numbers:
+        yield PowerCut(position, "unsynced kept, truncations dropped", truncations)
     of_names = frozenset(c.number for c in uncertain if isinstance(c.operation, MadeFile | MadeFolder | Removed))
     if of_names and of_names != numbers:
         yield PowerCut(position, "names kept, writes dropped", numbers - of_names)

@@ -46,7 +46,7 @@ class Kind(Enum):
 
 
 class Trouble(Enum):
-    """What a failing operation answers: (errno, primary result of SQLite)."""
+    """What a failing operation answers: ENOSPC and SQLITE_FULL, or EIO and SQLITE_IOERR."""
 
     FULL = "no space left"
     BROKEN = "input/output error"
@@ -179,21 +179,18 @@ class RecordingFile(apsw.VFSFile):
         with self._recorder.lock:
             trouble = self._recorder.struck(Kind.SYNC, self._path)
             if trouble is not None:
+                # The default VFS calls every failed fsync an I/O error, one for want of space too.
                 self._recorder.log.append(SyncFailed(self._inode))
-                raise sqlite_error(trouble, apsw.SQLITE_IOERR_FSYNC)
+                raise sqlite_error(Trouble.BROKEN, apsw.SQLITE_IOERR_FSYNC)
             self._recorder.log.append(Synced(self._inode))
             if self._folder_to_sync is not None:
                 self._recorder.log.append(FolderSynced(self._folder_to_sync))
                 self._folder_to_sync = None
 
 
-def sqlite_error(trouble: Trouble, extended: int) -> apsw.Error:
+def sqlite_error(trouble: Trouble, extended: int) -> Exception:
     """What the default VFS would have answered."""
-    if trouble is Trouble.FULL:
-        return apsw.FullError("injected: no space left")
-    error = apsw.IOError("injected: input/output error")
-    error.extendedresult = extended
-    return error
+    return apsw.exception_for(apsw.SQLITE_FULL if trouble is Trouble.FULL else extended)
 
 
 class RecordingFileSystem(RealFileSystem):

@@ -13,13 +13,13 @@ from tests.storage.crash.disk import (
     MadeFile,
     MadeFolder,
     Operation,
-    PowerCut,
     Removed,
     Synced,
     SyncFailed,
     Truncated,
     Wrote,
     power_cuts,
+    states,
     variants,
     write_out,
 )
@@ -28,7 +28,7 @@ from tests.storage.crash.recording import Fault, Kind, Recorder, Trouble
 MADE: list[Operation] = [MadeFile("a", 1), FolderSynced(".")]
 
 
-def states(log: list[Operation]) -> dict[str, dict[str, bytes | None]]:
+def every_state(log: list[Operation]) -> dict[str, dict[str, bytes | None]]:
     """Every variant of a power cut after the whole log."""
     disk = Disk()
     for operation in log:
@@ -39,45 +39,45 @@ def states(log: list[Operation]) -> dict[str, dict[str, bytes | None]]:
 
 def test_an_unsynced_write_may_be_lost_or_torn_and_a_synced_one_is_kept() -> None:
     log = [*MADE, Wrote(1, 0, b"old!"), Synced(1), Wrote(1, 2, b"NEWER!")]
-    assert states(log) == {
+    assert every_state(log) == {
         "unsynced dropped": {"a": b"old!"},
         "unsynced kept": {"a": b"olNEWER!"},
         "last write torn at 5": {"a": b"olNEWER"},
     }
-    assert states([*log, Synced(1)]) == {"unsynced dropped": {"a": b"olNEWER!"}}
+    assert every_state([*log, Synced(1)]) == {"unsynced dropped": {"a": b"olNEWER!"}}
 
 
 def test_a_write_is_torn_at_the_edge_of_a_sector_too() -> None:
     log: list[Operation] = [*MADE, Wrote(1, 500, bytes([1]) * 1000)]
-    torn = states(log)["last write torn at 12"]["a"]
+    torn = every_state(log)["last write torn at 12"]["a"]
     assert torn == bytes(500) + bytes([1]) * 12
 
 
 def test_a_name_is_durable_when_its_folder_was_synced() -> None:
     log: list[Operation] = [MadeFile("a", 1), Wrote(1, 0, b"x"), Synced(1)]
-    assert states(log)["unsynced dropped"] == {}
-    assert states([*log, FolderSynced(".")])["unsynced dropped"] == {"a": b"x"}
+    assert every_state(log)["unsynced dropped"] == {}
+    assert every_state([*log, FolderSynced(".")])["unsynced dropped"] == {"a": b"x"}
     removed = [*log, FolderSynced("."), Removed("a")]
-    assert states(removed)["unsynced dropped"] == {"a": b"x"}
-    assert states(removed)["unsynced kept"] == {}
+    assert every_state(removed)["unsynced dropped"] == {"a": b"x"}
+    assert every_state(removed)["unsynced kept"] == {}
 
 
 def test_a_file_goes_with_its_folder() -> None:
     log: list[Operation] = [MadeFolder("f"), MadeFile("f/a", 1), FolderSynced("f")]
-    assert states(log)["unsynced dropped"] == {}
-    assert states([*log, FolderSynced(".")])["unsynced dropped"] == {"f": None, "f/a": b""}
+    assert every_state(log)["unsynced dropped"] == {}
+    assert every_state([*log, FolderSynced(".")])["unsynced dropped"] == {"f": None, "f/a": b""}
 
 
 def test_a_truncation_may_be_lost() -> None:
     log = [*MADE, Wrote(1, 0, b"octets"), Synced(1), Truncated(1, 0)]
-    assert states(log) == {"unsynced dropped": {"a": b"octets"}, "unsynced kept": {"a": b""}}
+    assert every_state(log) == {"unsynced dropped": {"a": b"octets"}, "unsynced kept": {"a": b""}}
 
 
 def test_what_a_failed_sync_left_in_doubt_stays_in_doubt_until_it_is_written_again() -> None:
     log = [*MADE, Wrote(1, 0, b"aa"), SyncFailed(1), Wrote(1, 1, b"bb"), Synced(1)]
-    assert states(log) == {"unsynced dropped": {"a": b"\0bb"}, "unsynced kept": {"a": b"abb"}}
+    assert every_state(log) == {"unsynced dropped": {"a": b"\0bb"}, "unsynced kept": {"a": b"abb"}}
     again = [*log, Wrote(1, 0, b"aa"), Synced(1)]
-    assert states(again)["unsynced dropped"] == states(again)["unsynced kept"] == {"a": b"aab"}
+    assert every_state(again)["unsynced dropped"] == every_state(again)["unsynced kept"] == {"a": b"aab"}
 
 
 def test_equal_states_are_given_once_at_the_latest_moment() -> None:
@@ -134,21 +134,11 @@ def losses(folder: Path, synchronous: str, cuts_per_log: int) -> list[str]:
     cuts = power_cuts(recorder.log, since=acknowledged[0], shuffles=1, seed=1)
     chosen = sorted(random.Random(2).sample(cuts, min(cuts_per_log, len(cuts))), key=lambda cut: cut.position)
     complaints = []
-    for number, (cut, files) in enumerate(states_at(recorder.log, chosen)):
+    for number, (cut, files) in enumerate(states(recorder.log, chosen)):
         done = sum(position <= cut.position for position in acknowledged[1:])
         complaint = lost(folder / str(number), files, done)
         complaints += [f"{cut}: {complaint}"] if complaint else []
     return complaints
-
-
-def states_at(log: list[Operation], cuts: list[PowerCut]) -> list[tuple[PowerCut, dict[str, bytes | None]]]:
-    disk = Disk()
-    found = []
-    for cut in cuts:
-        while disk.position < cut.position:
-            disk.play(log[disk.position])
-        found.append((cut, disk.after(cut)))
-    return found
 
 
 def test_sqlite_loses_nothing_when_it_syncs_each_commit(tmp_path: Path) -> None:
@@ -160,8 +150,15 @@ def test_sqlite_is_seen_to_lose_commits_when_it_does_not(tmp_path: Path, synchro
     assert losses(tmp_path, synchronous, 150)
 
 
-@pytest.mark.parametrize("kind", [Kind.WRITE, Kind.SYNC])
-@pytest.mark.parametrize(("trouble", "expected"), [(Trouble.FULL, apsw.FullError), (Trouble.BROKEN, apsw.IOError)])
+@pytest.mark.parametrize(
+    ("kind", "trouble", "expected"),
+    [
+        (Kind.WRITE, Trouble.FULL, apsw.FullError),
+        (Kind.WRITE, Trouble.BROKEN, apsw.IOError),
+        (Kind.SYNC, Trouble.FULL, apsw.IOError),
+        (Kind.SYNC, Trouble.BROKEN, apsw.IOError),
+    ],
+)
 def test_an_operation_can_be_made_to_fail(
     tmp_path: Path, kind: Kind, trouble: Trouble, expected: type[apsw.Error]
 ) -> None:

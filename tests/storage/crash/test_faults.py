@@ -1,0 +1,122 @@
+"""A disk that fails: what was answered with an error is absent, also after a power cut; what was granted is there.
+
+The n-th write, truncation, sync or creation of a file fails, for every n, once or from then on. A failed fsync leaves
+its writes in doubt for ever, so the refused message must not come back from the WAL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from tests.storage.crash.disk import power_cuts
+from tests.storage.crash.house import FILE_OCTETS, PAGES_OCTETS, SMALL_OCTETS, Died, House, open_house, recording
+from tests.storage.crash.recording import Fault, Kind, Trouble
+from tests.storage.crash.recovery import complaints, scratch_folder
+
+from posthouse.storage.errors import StorageBusy, StorageError, StorageFull
+
+SEED = 20_260_802
+MOST_OPERATIONS = 300
+
+Act = Callable[[House], Awaitable[object]]
+
+
+async def accept_small(house: House) -> None:
+    await house.accept(SMALL_OCTETS, to=(0, 1), forwards=1)
+
+
+async def accept_pages(house: House) -> None:
+    await house.accept(PAGES_OCTETS, to=(1,))
+
+
+async def accept_file(house: House) -> None:
+    await house.accept(FILE_OCTETS, to=(0,), forwards=1)
+
+
+async def settle_with_report(house: House) -> None:
+    await house.settle(await house.claim(), "failed")
+
+
+async def expunge(house: House) -> None:
+    await house.expunge(0, 2)
+
+
+async def expunge_and_sweep(house: House) -> None:
+    await house.expunge(0, 2)
+    await house.sweep()
+
+
+ACTS: tuple[Act, ...] = (accept_small, accept_pages, accept_file, settle_with_report, expunge, expunge_and_sweep)
+
+
+async def strike(act: Act, fault: Fault, *, every_moment: bool) -> bool:
+    """Do it on a disk with this fault, go on, cut the power and recover. False: the fault was never reached."""
+    with scratch_folder() as folder, recording(folder) as recorder:
+        house = await open_house(recorder, SEED)
+        await house.accept(SMALL_OCTETS, to=(0,), forwards=1)
+        await house.accept(FILE_OCTETS, to=(0, 1))
+        since = recorder.position
+        recorder.fault = fault
+        answer = await answered(house, act)
+        recorder.fault = None
+        at = recorder.position
+        if isinstance(answer, Died):
+            house.storage.abandon()
+        else:
+            await house.accept(SMALL_OCTETS, to=(0, 1))
+        ends = recorder.position
+        await house.storage.close()
+        if fault.hit is None:
+            return False
+        cuts = power_cuts(recorder.log[:ends], since=since, shuffles=2, seed=SEED)
+        wrong = await complaints(house, (cut for cut in cuts if every_moment or cut.position in (at, ends)))
+        assert not wrong, f"{fault.nth}: {fault.hit} failed; {answer!r} was answered after operation {at}; {wrong}"
+        return True
+
+
+async def answered(house: House, act: Act) -> StorageError | Died | None:
+    """Do it; why it was refused, if it was. Any other error is a bug."""
+    try:
+        await act(house)
+    except (StorageBusy, StorageFull, Died) as refusal:
+        return refusal
+    return None
+
+
+async def strike_each(act: Act, trouble: Trouble, *, more: int = 0, every_moment: bool = False) -> None:
+    """Let the n-th operation fail, for every n, and the `more` after it."""
+    nth = 0
+    while await strike(act, Fault(trouble, nth, more=more), every_moment=every_moment):
+        nth += 1
+        assert nth < MOST_OPERATIONS
+    assert nth > 0, "nothing was written"
+
+
+@pytest.mark.parametrize("trouble", list(Trouble))
+@pytest.mark.parametrize("act", ACTS)
+async def test_each_operation_fails_once(act: Act, trouble: Trouble) -> None:
+    await strike_each(act, trouble)
+
+
+@pytest.mark.parametrize("trouble", list(Trouble))
+@pytest.mark.parametrize("act", ACTS)
+async def test_all_operations_fail_from_one_on(act: Act, trouble: Trouble) -> None:
+    await strike_each(act, trouble, more=MOST_OPERATIONS)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trouble", list(Trouble))
+@pytest.mark.parametrize("act", ACTS)
+async def test_each_operation_fails_once_and_the_power_is_cut_at_any_moment(act: Act, trouble: Trouble) -> None:
+    await strike_each(act, trouble, every_moment=True)
+
+
+async def test_a_full_disk_is_called_full() -> None:
+    with scratch_folder() as folder, recording(folder) as recorder:
+        house = await open_house(recorder, SEED)
+        for act in (accept_small, accept_file):
+            recorder.fault = Fault(Trouble.FULL, 0, frozenset({Kind.WRITE}))
+            assert isinstance(await answered(house, act), StorageFull)
+        recorder.fault = None
+        await house.storage.close()

@@ -42,6 +42,7 @@ class Kind(Enum):
     SYNC = "sync"
     TRUNCATE = "truncate"
     CREATE = "create"
+    MAKE_FOLDER = "make folder"
     SYNC_FOLDER = "sync folder"
 
 
@@ -244,6 +245,7 @@ class RecordingFileSystem(RealFileSystem):
 
     def make_folder(self, folder: Path) -> None:
         with self._recorder.lock:
+            self._fail(Kind.MAKE_FOLDER, self._relative(folder))
             missing = [path for path in (folder, *folder.parents) if not path.exists()]
             super().make_folder(folder)
             for path in reversed(missing):

@@ -47,7 +47,12 @@ async def expunge_and_sweep(house: House) -> None:
     await house.sweep()
 
 
-ACTS: tuple[Act, ...] = (accept_small, accept_pages, accept_file, settle_with_report, expunge, expunge_and_sweep)
+def each(*, always: tuple[tuple[Act, Trouble], ...]) -> pytest.MarkDecorator:
+    """Every act with every trouble; all but a few take long enough to be marked so."""
+    acts: tuple[Act, ...] = (accept_small, accept_pages, accept_file, settle_with_report, expunge, expunge_and_sweep)
+    pairs = [(act, trouble) for act in acts for trouble in Trouble]
+    marked = [pytest.param(*pair, marks=() if pair in always else (pytest.mark.long,)) for pair in pairs]
+    return pytest.mark.parametrize(("act", "trouble"), marked)
 
 
 async def strike(act: Act, fault: Fault, *, every_moment: bool) -> bool:
@@ -93,23 +98,51 @@ async def strike_each(act: Act, trouble: Trouble, *, more: int = 0, every_moment
     assert nth > 0, "nothing was written"
 
 
-@pytest.mark.parametrize("trouble", list(Trouble))
-@pytest.mark.parametrize("act", ACTS)
+FULL, BROKEN = Trouble.FULL, Trouble.BROKEN
+
+
+@each(
+    always=(
+        (accept_small, FULL),
+        (accept_small, BROKEN),
+        (accept_file, BROKEN),
+        (settle_with_report, BROKEN),
+        (expunge, BROKEN),
+    )
+)
 async def test_each_operation_fails_once(act: Act, trouble: Trouble) -> None:
     await strike_each(act, trouble)
 
 
-@pytest.mark.parametrize("trouble", list(Trouble))
-@pytest.mark.parametrize("act", ACTS)
+@each(always=((accept_small, BROKEN),))
 async def test_all_operations_fail_from_one_on(act: Act, trouble: Trouble) -> None:
     await strike_each(act, trouble, more=MOST_OPERATIONS)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("trouble", list(Trouble))
-@pytest.mark.parametrize("act", ACTS)
+@each(always=())
 async def test_each_operation_fails_once_and_the_power_is_cut_at_any_moment(act: Act, trouble: Trouble) -> None:
     await strike_each(act, trouble, every_moment=True)
+
+
+@pytest.mark.parametrize("kind", [Kind.MAKE_FOLDER, Kind.SYNC_FOLDER])
+async def test_a_folder_that_failed_once_is_made_durable_for_its_next_file(kind: Kind) -> None:
+    with scratch_folder() as folder, recording(folder) as recorder:
+        house = await open_house(recorder, SEED)
+        house.storage.content.budget_octets = 0
+        recorder.fault = Fault(Trouble.BROKEN, 0, frozenset({kind}))
+        assert isinstance(await answered(house, accept_small), StorageBusy)
+        recorder.fault = None
+        # Content files go round 256 folders.
+        for _ in range(255):
+            draft = await house.storage.content.draft()
+            await draft.write(b"\r\n")
+            await draft.discard()
+        since = recorder.position
+        await house.accept(SMALL_OCTETS)
+        ends = recorder.position
+        await house.storage.close()
+        cuts = power_cuts(recorder.log[:ends], since=since, shuffles=0, seed=SEED)
+        assert await complaints(house, cuts) == []
 
 
 async def test_a_full_disk_is_called_full() -> None:

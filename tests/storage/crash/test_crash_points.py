@@ -36,13 +36,18 @@ async def lived(day: Day, *, threads: bool = False) -> AsyncIterator[tuple[House
             await house.storage.close()
 
 
+def sample(cuts: list[PowerCut], count: int) -> list[PowerCut]:
+    chosen = random.Random(SEED).sample(cuts, min(count, len(cuts)))
+    return sorted(chosen, key=lambda cut: cut.position)
+
+
 async def power_cuts_of(day: Day, shuffles: int, at_most: int | None = None, *, threads: bool = False) -> list[str]:
     """Recover from the power cuts of a day, or from a sample of them; what was found wrong."""
     async with lived(day, threads=threads) as (house, since):
         cuts = power_cuts(house.recorder.log, since=since, shuffles=shuffles, seed=SEED)
         assert len(cuts) > 100, "a day with so few states proves nothing"
         if at_most is not None:
-            cuts = sorted(random.Random(SEED).sample(cuts, at_most), key=lambda cut: cut.position)
+            cuts = sample(cuts, at_most)
         return await complaints(house, cuts)
 
 
@@ -51,11 +56,11 @@ async def test_every_crash_point_of_a_short_day() -> None:
 
 
 async def test_some_crash_points_of_a_long_day() -> None:
-    assert await power_cuts_of(a_long_day, 1, at_most=60) == []
+    assert await power_cuts_of(a_long_day, 1, at_most=40) == []
 
 
 async def test_some_crash_points_of_a_crowded_day() -> None:
-    assert await power_cuts_of(a_crowded_day, 1, at_most=60, threads=True) == []
+    assert await power_cuts_of(a_crowded_day, 1, at_most=40, threads=True) == []
 
 
 @pytest.mark.long
@@ -93,7 +98,7 @@ async def test_a_power_cut_while_a_house_is_founded() -> None:
         pass
 
     async with lived(nothing) as (house, until):
-        cuts: list[PowerCut] = power_cuts(house.recorder.log[:until], since=0, shuffles=0, seed=SEED)
+        cuts = power_cuts(house.recorder.log[:until], since=0, shuffles=1, seed=SEED)
         # Accounts that were not yet added cannot be looked into: here it matters that every state opens and is sound.
         house.accounts = ()
-        assert await complaints(house, cuts) == []
+        assert await complaints(house, sample(cuts, 80)) == []

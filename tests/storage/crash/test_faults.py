@@ -137,11 +137,10 @@ async def test_a_folder_that_failed_once_is_made_durable_for_its_next_file(kind:
             draft = await house.storage.content.draft()
             await draft.write(b"\r\n")
             await draft.discard()
-        since = recorder.position
         await house.accept(SMALL_OCTETS)
         ends = recorder.position
         await house.storage.close()
-        cuts = power_cuts(recorder.log[:ends], since=since, shuffles=0, seed=SEED)
+        cuts = power_cuts(recorder.log[:ends], since=ends, shuffles=0, seed=SEED)
         assert await complaints(house, cuts) == []
 
 

@@ -15,6 +15,7 @@ async def a_short_day(house: House) -> None:
     house.checkpoint(truncate=False)
     await house.accept(PAGES_OCTETS, to=(1,), forwards=2)
     await house.expunge(0, 1)
+    house.clock.time += 600
     await house.settle(await house.claim(), "failed")
     house.checkpoint(truncate=True)
     await house.expunge(0, 2)

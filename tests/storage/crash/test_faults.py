@@ -6,10 +6,12 @@ its writes in doubt for ever, so the refused message must not come back from the
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Awaitable, Callable
 
 import pytest
-from tests.storage.crash.disk import power_cuts
+from tests.storage.crash.disk import PowerCut, power_cuts
 from tests.storage.crash.house import FILE_OCTETS, PAGES_OCTETS, SMALL_OCTETS, Died, House, open_house, recording
 from tests.storage.crash.recording import Fault, Kind, Trouble
 from tests.storage.crash.recovery import complaints, scratch_folder
@@ -18,6 +20,7 @@ from posthouse.storage.errors import StorageBusy, StorageError, StorageFull
 
 SEED = 20_260_802
 MOST_OPERATIONS = 300
+CUTS_PER_FAULT = 12
 
 Act = Callable[[House], Awaitable[object]]
 
@@ -32,6 +35,20 @@ async def accept_pages(house: House) -> None:
 
 async def accept_file(house: House) -> None:
     await house.accept(FILE_OCTETS, to=(0,), forwards=1)
+
+
+async def accept_together(house: House) -> None:
+    """Five sessions at once, so that they share a commit; each of them takes its own answer."""
+
+    async def session(number: int) -> None:
+        try:
+            await house.accept(SMALL_OCTETS, to=(number % 3,), forwards=number % 2)
+        except (StorageBusy, StorageFull):
+            pass
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as sessions:
+        for number in range(5):
+            sessions.create_task(session(number))
 
 
 async def settle_with_report(house: House) -> None:
@@ -55,10 +72,10 @@ def each(*, always: tuple[tuple[Act, Trouble], ...]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("act", "trouble"), marked)
 
 
-async def strike(act: Act, fault: Fault, *, every_moment: bool) -> bool:
+async def strike(act: Act, fault: Fault, *, any_moment: bool, threads: bool) -> bool:
     """Do it on a disk with this fault, go on, cut the power and recover. False: the fault was never reached."""
     with scratch_folder() as folder, recording(folder) as recorder:
-        house = await open_house(recorder, SEED)
+        house = await open_house(recorder, SEED, threads=threads)
         await house.accept(SMALL_OCTETS, to=(0,), forwards=1)
         await house.accept(FILE_OCTETS, to=(0, 1))
         since = recorder.position
@@ -75,9 +92,15 @@ async def strike(act: Act, fault: Fault, *, every_moment: bool) -> bool:
         if fault.hit is None:
             return False
         cuts = power_cuts(recorder.log[:ends], since=since, shuffles=2, seed=SEED)
-        wrong = await complaints(house, (cut for cut in cuts if every_moment or cut.position in (at, ends)))
+        at_rest = [cut for cut in cuts if cut.position in (at, ends)]
+        wrong = await complaints(house, sample(cuts, seed=fault.nth) if any_moment else at_rest)
         assert not wrong, f"{fault.nth}: {fault.hit} failed; {answer!r} was answered after operation {at}; {wrong}"
         return True
+
+
+def sample(cuts: list[PowerCut], seed: int) -> list[PowerCut]:
+    chosen = random.Random(seed).sample(cuts, min(CUTS_PER_FAULT, len(cuts)))
+    return sorted(chosen, key=lambda cut: cut.position)
 
 
 async def answered(house: House, act: Act) -> StorageError | Died | None:
@@ -89,10 +112,12 @@ async def answered(house: House, act: Act) -> StorageError | Died | None:
     return None
 
 
-async def strike_each(act: Act, trouble: Trouble, *, more: int = 0, every_moment: bool = False) -> None:
+async def strike_each(
+    act: Act, trouble: Trouble, *, more: int = 0, any_moment: bool = False, threads: bool = False
+) -> None:
     """Let the n-th operation fail, for every n, and the `more` after it."""
     nth = 0
-    while await strike(act, Fault(trouble, nth, more=more), every_moment=every_moment):
+    while await strike(act, Fault(trouble, nth, more=more), any_moment=any_moment, threads=threads):
         nth += 1
         assert nth < MOST_OPERATIONS
     assert nth > 0, "nothing was written"
@@ -119,9 +144,15 @@ async def test_all_operations_fail_from_one_on(act: Act, trouble: Trouble) -> No
     await strike_each(act, trouble, more=MOST_OPERATIONS)
 
 
-@each(always=())
-async def test_each_operation_fails_once_and_the_power_is_cut_at_any_moment(act: Act, trouble: Trouble) -> None:
-    await strike_each(act, trouble, every_moment=True)
+@pytest.mark.parametrize("trouble", [FULL, pytest.param(BROKEN, marks=pytest.mark.long)])
+async def test_each_operation_of_a_shared_commit_fails_once(trouble: Trouble) -> None:
+    await strike_each(accept_together, trouble, threads=True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("act", [accept_file, settle_with_report, expunge_and_sweep])
+async def test_each_operation_fails_once_and_the_power_is_cut_at_any_moment(act: Act) -> None:
+    await strike_each(act, BROKEN, any_moment=True)
 
 
 @pytest.mark.parametrize("kind", [Kind.MAKE_FOLDER, Kind.SYNC_FOLDER])

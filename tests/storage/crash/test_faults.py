@@ -20,7 +20,7 @@ from posthouse.storage.errors import StorageBusy, StorageError, StorageFull
 
 SEED = 20_260_802
 MOST_OPERATIONS = 300
-CUTS_PER_FAULT = 12
+CUTS_PER_FAULT = 40
 
 Act = Callable[[House], Awaitable[object]]
 
@@ -64,10 +64,12 @@ async def expunge_and_sweep(house: House) -> None:
     await house.sweep()
 
 
+ACTS: tuple[Act, ...] = (accept_small, accept_pages, accept_file, settle_with_report, expunge, expunge_and_sweep)
+
+
 def each(*, always: tuple[tuple[Act, Trouble], ...]) -> pytest.MarkDecorator:
     """Every act with every trouble; all but a few take long enough to be marked so."""
-    acts: tuple[Act, ...] = (accept_small, accept_pages, accept_file, settle_with_report, expunge, expunge_and_sweep)
-    pairs = [(act, trouble) for act in acts for trouble in Trouble]
+    pairs = [(act, trouble) for act in ACTS for trouble in Trouble]
     marked = [pytest.param(*pair, marks=() if pair in always else (pytest.mark.long,)) for pair in pairs]
     return pytest.mark.parametrize(("act", "trouble"), marked)
 
@@ -150,7 +152,7 @@ async def test_each_operation_of_a_shared_commit_fails_once(trouble: Trouble) ->
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("act", [accept_file, settle_with_report, expunge_and_sweep])
+@pytest.mark.parametrize("act", ACTS)
 async def test_each_operation_fails_once_and_the_power_is_cut_at_any_moment(act: Act) -> None:
     await strike_each(act, BROKEN, any_moment=True)
 

@@ -21,7 +21,6 @@ OWN_FOLDERS = {
     "documents",
     "house",
     "end_to_end",
-    "house",
     "peers",
     "plugins",
     "scripts",

@@ -198,7 +198,7 @@ class House:
         opened: list[Endpoint] = []
         for endpoint in endpoints:
             context = make_tls() if make_tls is not None else None
-            listener = Listener(bind(endpoint.host, endpoint.port), serve, tls=context)
+            listener = Listener(bind(endpoint.host, endpoint.port), serve, tls=context, log=self.log)
             self._listeners.append(listener)
             opened.append(Endpoint(listener.host, listener.port))
         self.endpoints[door] = tuple(opened)

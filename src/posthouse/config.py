@@ -315,7 +315,7 @@ def find(path: Path | None) -> Path:
 def load(path: Path) -> Config:
     """Read and check a file. Raises ConfigError, whose message names the file and the key."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        table = tomllib.loads(path.read_bytes().decode().removeprefix("\ufeff"))
     except FileNotFoundError as exc:
         raise ConfigError(f"{path} does not exist; make a house with: posthouse init") from exc
     except OSError as exc:

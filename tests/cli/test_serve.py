@@ -87,7 +87,7 @@ def test_a_taken_port_is_named(furnished: Command) -> None:
         other.listen()
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         Path("posthouse.toml").write_text(CONFIG.replace("127.0.0.1:0", taken, 1))
-        assert furnished.run("serve").failed_with(taken, "in use", "[listen]")
+        assert furnished.run("serve").failed_with(taken, "listens there already", "[listen]")
         assert furnished.run("check").failed_with("1 problem")
 
 

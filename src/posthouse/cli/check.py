@@ -136,12 +136,8 @@ def _free(door: str, endpoint: Endpoint) -> Finding:
 
 def port_advice(problem: Exception) -> str:
     """What to do about a port that cannot be opened."""
-    text = str(problem)
-    if "in use" in text:
-        return "; another program has it: end that one, or change [listen] in the configuration"
-    if "denied" in text:
-        return "; ports below 1024 need root, or change [listen] in the configuration"
-    return "; change [listen] in the configuration"
+    first = "; end that one, or" if "listens there already" in str(problem) else "; otherwise"
+    return f"{first} change [listen] in the configuration"
 
 
 def _certificate(config: Config) -> Iterator[Finding]:

@@ -168,7 +168,7 @@ async def test_close_gives_up_on_a_peer_that_never_reads() -> None:
         await stream.close(grace_s=0.01)
         assert stream.is_lost
         await turns()
-        assert stream._closed.done()
+        assert stream.has_closed
 
 
 async def test_cancelled_close_leaves_no_transport_behind() -> None:
@@ -178,7 +178,7 @@ async def test_cancelled_close_leaves_no_transport_behind() -> None:
             async with asyncio.timeout(0.01):
                 await stream.close(grace_s=60.0)
         await turns()
-        assert stream._closed.done()
+        assert stream.has_closed
 
 
 async def upgrade(ours: Stream, theirs: Stream, server: ssl.SSLContext, client: ssl.SSLContext) -> list[bool]:

@@ -115,13 +115,13 @@ class Flood:
         self._reads = [octets, b""]
         self.writes: list[int] = []
 
-    async def read(self, *, interruptible: bool = False) -> bytes:
+    async def read(self, *, interruptible: bool = False, timeout_s: float | None = None) -> bytes:
         return self._reads.pop(0)
 
     def write(self, octets: bytes) -> None:
         self.writes.append(len(octets))
 
-    async def drain(self) -> None: ...
+    async def drain(self, timeout_s: float | None = None) -> None: ...
 
     async def close(self) -> None: ...
 

@@ -10,8 +10,10 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from posthouse.log import Log
+from posthouse.net.outbox import Outbox
 from posthouse.net.stream import Stream
 
 BACKLOG = 1024
@@ -59,6 +61,7 @@ class SessionCounter:
             del self._by_network[network]
 
 
+@lru_cache(maxsize=4096)
 def _network(address: str) -> str:
     try:
         parsed = ipaddress.ip_address(address)
@@ -119,8 +122,10 @@ class Listener:
         """Accept connections from now on."""
         loop = asyncio.get_running_loop()
 
+        outbox = Outbox(loop)
+
         def connected() -> Stream:
-            return _ServedStream(lambda stream: self._begin(group, stream))
+            return _ServedStream(lambda stream: self._begin(group, stream), outbox)
 
         handshake = HANDSHAKE_TIMEOUT_S if self._tls is not None else None
         self._server = await loop.create_server(
@@ -158,8 +163,8 @@ class Listener:
 class _ServedStream(Stream):
     """A stream that starts its session when the connection (and the TLS handshake) is made."""
 
-    def __init__(self, started: Callable[[Stream], object]) -> None:
-        super().__init__()
+    def __init__(self, started: Callable[[Stream], object], outbox: Outbox) -> None:
+        super().__init__(outbox)
         self._started = started
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -10,8 +10,12 @@ import asyncio
 import ssl
 from typing import cast
 
+from posthouse.net.deadline import Deadline
+from posthouse.net.outbox import Outbox
+
 HIGH_WATER_OCTETS = 256 * 1024
 LOW_WATER_OCTETS = 64 * 1024
+UNSENT_OCTETS = 4 * 1024
 
 
 class Interrupted(Exception):
@@ -21,7 +25,11 @@ class Interrupted(Exception):
 class Stream(asyncio.Protocol):
     """Octets in and out of one connection, with back-pressure in both directions."""
 
-    def __init__(self) -> None:
+    def __init__(self, outbox: Outbox | None = None) -> None:
+        """With an `outbox`, short writes leave at the end of the loop's turn instead of at once."""
+        self._outbox = outbox
+        self._unsent: list[bytes] = []
+        self._unsent_octets = 0
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._chunks: list[bytes] = []
@@ -32,7 +40,9 @@ class Stream(asyncio.Protocol):
         self._reader: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._write_paused = False
-        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self.has_closed = False
+        self._close_waiter: asyncio.Future[None] | None = None
+        self._deadline = Deadline(self._loop)
         self._upgrading = False
         self._peer_address = ""
         self._local_address = ""
@@ -63,8 +73,10 @@ class Stream(asyncio.Protocol):
         self._wake_reader()
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
-        if not self._closed.done():
-            self._closed.set_result(None)
+        self._deadline.stop()
+        self.has_closed = True
+        if self._close_waiter is not None and not self._close_waiter.done():
+            self._close_waiter.set_result(None)
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -94,24 +106,25 @@ class Stream(asyncio.Protocol):
     @property
     def is_lost(self) -> bool:
         """Whether nothing can be written any more. Octets that had arrived before can still be read."""
-        return self._transport is None or self._closed.done() or self._transport.is_closing()
+        return self._transport is None or self.has_closed or self._transport.is_closing()
 
     @property
     def has_input(self) -> bool:
         """Whether `read` would return at once: octets are there, or the end of the stream."""
         return bool(self._chunks) or self._ended
 
-    async def read(self, *, interruptible: bool = False) -> bytes:
+    async def read(self, *, interruptible: bool = False, timeout_s: float | None = None) -> bytes:
         """What has arrived, at least one octet; b"" at the end of the stream, also when it was reset.
 
-        Raises Interrupted, where that is allowed, when nothing has arrived and `interrupt` was called.
+        Raises TimeoutError; and Interrupted, where that is allowed, when nothing has arrived and `interrupt` was
+        called.
         """
         while not self._chunks and not self._ended:
             if self._interrupted and interruptible:
                 raise Interrupted
             self._reader = self._loop.create_future()
             try:
-                await self._reader
+                await self._deadline.wait(self._reader, timeout_s)
             finally:
                 self._reader = None
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
@@ -130,15 +143,27 @@ class Stream(asyncio.Protocol):
 
     def write(self, octets: bytes) -> None:
         """Hand octets to the system; use `drain` before handing over much more."""
-        if octets and self._transport is not None and not self.is_lost:
-            self._transport.write(octets)
+        if not octets:
+            return
+        if self._outbox is not None and not self._unsent:
+            self._outbox.add(self)
+        self._unsent.append(octets)
+        self._unsent_octets += len(octets)
+        if self._outbox is None or self._unsent_octets > UNSENT_OCTETS:
+            self.flush()
 
-    async def drain(self) -> None:
-        """Wait until the peer has taken enough of what was written."""
-        if self._write_paused and not self._closed.done():
+    def flush(self) -> None:
+        """Send now what was written."""
+        unsent, self._unsent, self._unsent_octets = self._unsent, [], 0
+        if unsent and self._transport is not None and not self.is_lost:
+            self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
+
+    async def drain(self, timeout_s: float | None = None) -> None:
+        """Wait until the peer has taken enough of what was written. Raises TimeoutError."""
+        if self._write_paused and not self.has_closed:
             self._writable = self._loop.create_future()
             try:
-                await self._writable
+                await self._deadline.wait(self._writable, timeout_s)
             finally:
                 self._writable = None
 
@@ -147,6 +172,7 @@ class Stream(asyncio.Protocol):
 
         Raises OSError (ssl.SSLError is one) when the handshake fails; the connection is lost then.
         """
+        self.flush()
         await self.drain()
         if self._transport is None or self.has_input or self.is_lost:
             return False
@@ -174,15 +200,18 @@ class Stream(asyncio.Protocol):
         """Send what is written and close; give a peer that does not read `grace_s` seconds."""
         if self._transport is None:
             return
+        self.flush()
         self._transport.close()
         try:
-            async with asyncio.timeout(grace_s):
-                await asyncio.shield(self._closed)
+            if not self.has_closed:
+                self._close_waiter = self._loop.create_future()
+                await self._deadline.wait(self._close_waiter, grace_s)
         except TimeoutError:
             pass
         finally:
             # Also when we are cancelled: a transport that waits for its peer would stay open for ever.
-            if not self._closed.done():
+            self._close_waiter = None
+            if not self.has_closed:
                 self._transport.abort()
 
     def abort(self) -> None:

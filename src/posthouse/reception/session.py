@@ -156,13 +156,12 @@ class SmtpSession:
     async def _read(self) -> bytes:
         in_content = self._draft is not None or self._content_refusal is not None
         limits = self.door.limits
-        async with asyncio.timeout(limits.content_timeout_s if in_content else limits.command_timeout_s):
-            return await self.stream.read(interruptible=not in_content)
+        timeout_s = limits.content_timeout_s if in_content else limits.command_timeout_s
+        return await self.stream.read(interruptible=not in_content, timeout_s=timeout_s)
 
     async def _write(self) -> None:
         self.stream.write(self.smtp.outgoing())
-        async with asyncio.timeout(self.door.limits.command_timeout_s):
-            await self.stream.drain()
+        await self.stream.drain(self.door.limits.command_timeout_s)
 
     async def _handle(self, event: Event) -> None:
         match event:

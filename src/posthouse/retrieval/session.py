@@ -6,7 +6,6 @@ Nothing is deleted before QUIT, and `+OK` to QUIT leaves only when the deletion 
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import assert_never
@@ -117,8 +116,7 @@ class Pop3Session:
         while (event := self.pop3.next_event()) is not CLOSED:
             if event is NEED_DATA:
                 await self._write()
-                async with asyncio.timeout(self.door.limits.idle_timeout_s):
-                    octets = await self.stream.read(interruptible=True)
+                octets = await self.stream.read(interruptible=True, timeout_s=self.door.limits.idle_timeout_s)
                 self.pop3.receive(octets)
             else:
                 await self._handle(event)
@@ -127,8 +125,7 @@ class Pop3Session:
 
     async def _write(self) -> None:
         self.stream.write(self.pop3.outgoing())
-        async with asyncio.timeout(self.door.limits.idle_timeout_s):
-            await self.stream.drain()
+        await self.stream.drain(self.door.limits.idle_timeout_s)
         if self.stream.is_lost:
             # Else all the messages that were asked for would be read for nobody, with the maildrop locked meanwhile.
             raise ConnectionResetError

@@ -30,6 +30,8 @@ from posthouse.storage.sqlite.sweep import sweep_messages, take_over_dead
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.writer import Batches, InlineWriter, ThreadWriter, Work, Writer, exit_now
 
+LIGHT_ROWS = 16
+"""Entries and spool rows that one piece of light work may write."""
 _INCARNATION_OCTETS = 8
 
 
@@ -112,7 +114,7 @@ class SqliteStorage:
             insert_acceptance(connection, acceptance, drafts, taken)
             return taken
 
-        await self._write((acceptance,), work)
+        await self._write((acceptance,), work, len(acceptance.placements) + len(acceptance.forwards))
 
     async def settle(self, settlement: Settlement) -> bool:
         now = self._clock.now()
@@ -120,7 +122,8 @@ class SqliteStorage:
         def work(connection: apsw.Connection, drafts: Mapping[str, bytes | str]) -> Taken | None:
             return write_settlement(connection, settlement, drafts, self._incarnation.name, now)
 
-        settled = await self._write(settlement.generated, work) is not None
+        row_count = len(settlement.rows) + len(settlement.generated)
+        settled = await self._write(settlement.generated, work, row_count) is not None
         if settled:
             self.changes.notify()
         return settled
@@ -171,6 +174,7 @@ class SqliteStorage:
         self,
         acceptances: Sequence[Acceptance],
         work: Callable[[apsw.Connection, Mapping[str, bytes | str]], Taken | None],
+        row_count: int,
     ) -> Taken | None:
         """Commit work that gives drafts their rows; what becomes of the drafts is settled when it is decided."""
         drafts = _drafts(self.content, acceptances)
@@ -184,7 +188,7 @@ class SqliteStorage:
                 self.changes.notify()
 
         writing: Work[Taken | None] = lambda connection: work(connection, octets)  # noqa: E731
-        return await self._writer.submit(writing, decided)
+        return await self._writer.submit(writing, decided, heavy=row_count > LIGHT_ROWS)
 
 
 def _drafts(content: SqliteContent, acceptances: Sequence[Acceptance]) -> list[SqliteDraft]:

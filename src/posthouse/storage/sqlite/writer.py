@@ -1,7 +1,11 @@
 """The one writer: sessions hand it work, it commits many pieces in one transaction with one fsync.
 
-Two forms of one object: a thread, and inline (on the caller's thread, deterministic, for simulation). An answer is
-given only after COMMIT returned. What follows each failure stands in `Batches`.
+Two forms of one object: with a thread, and inline (on the caller's thread, deterministic, for simulation). An answer
+is given only after COMMIT returned. What follows each failure stands in `Batches`.
+
+The thread waits for the disk: COMMIT, locks, and `heavy` work. The statements of light work run on the loop: each
+statement lets go of the interpreter lock, and two threads that pass it to and fro for every one of them took more
+time than the statements (docs/decisions).
 """
 
 from __future__ import annotations
@@ -10,20 +14,27 @@ import asyncio
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar, cast
 
 import apsw
 
 from posthouse.storage.errors import StorageBusy, StorageError
 from posthouse.storage.sqlite.checkpoint import Checkpointer
+from posthouse.storage.sqlite.connection import BUSY_TIMEOUT_MS
 from posthouse.storage.sqlite.errors import translated
 
 MAX_PENDING = 4096
 """Pieces of work waiting; more callers wait until there is room."""
 MAX_BATCH = 512
+GATHER_TURNS = 16
+"""Turns of the loop that an opening transaction waits for sessions that are about to hand in work: nothing on an idle
+loop, and on a busy one what halves the number of commits."""
+STEP_ITEMS = 16
+"""Light work done on the loop in one go: about 2 ms, then others have their turn."""
 EXIT_STATUS = 70
 
 T = TypeVar("T")
@@ -44,6 +55,7 @@ class Item:
     work: Work[Any]
     future: asyncio.Future[Any] | None = None
     then: Callable[[Any, bool], None] | None = None
+    heavy: bool = False
     value: Any = None
     error: Exception | None = None
 
@@ -51,8 +63,11 @@ class Item:
 class Writer(Protocol):
     """Who commits."""
 
-    async def submit(self, work: Work[T], then: Callable[[Any, bool], None] | None = None) -> T:
-        """Run `work` on the connection inside a transaction; return its value once that is durable."""
+    async def submit(self, work: Work[T], then: Callable[[Any, bool], None] | None = None, *, heavy: bool = True) -> T:
+        """Run `work` on the connection inside a transaction; return its value once that is durable.
+
+        Work that is not `heavy` is a dozen statements at most, on rows that are likely in memory.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -79,30 +94,56 @@ class Batches:
     def commit(self, items: list[Item]) -> None:
         """Give each item its value or error; nothing may be answered before this returns."""
         try:
-            self._together(items)
-        except _Void:
+            if not self.begin():
+                raise _Void
             for item in items:
-                self._alone(item)
+                self.run(item)
+        except _Void:
+            self.decide(items, void=True)
+        else:
+            self.decide(items)
 
-    def _together(self, items: list[Item]) -> None:
+    def begin(self, *, wait: bool = True) -> bool:
+        """Open the transaction; False, with nothing open, when that failed or another process holds the lock."""
+        if not wait:
+            self._connection.set_busy_timeout(0)
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except apsw.Error:
+            self._roll_back()
+            return False
+        finally:
+            if not wait:
+                self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        return True
+
+    def run(self, item: Item) -> None:
+        """Do one item's work in the open transaction. Raises _Void, with nothing open, when all of it is void."""
         execute = self._connection.execute
         try:
-            execute("BEGIN IMMEDIATE")
-            for item in items:
-                item.value, item.error = None, None
-                execute("SAVEPOINT item")
-                try:
-                    item.value = item.work(self._connection)
-                except (apsw.ConstraintError, StorageError, LookupError) as exc:
-                    item.error = translated(exc)
-                    execute("ROLLBACK TO item")
-                execute("RELEASE item")
+            item.value, item.error = None, None
+            execute("SAVEPOINT item")
+            try:
+                item.value = item.work(self._connection)
+            except (apsw.ConstraintError, StorageError, LookupError) as exc:
+                item.error = translated(exc)
+                execute("ROLLBACK TO item")
+            execute("RELEASE item")
         except Exception as exc:
             self._roll_back()
             raise _Void from exc
         if not self._connection.in_transaction:
             raise _Void
-        self._commit(items)
+
+    def decide(self, items: list[Item], *, void: bool = False) -> None:
+        """Commit the open transaction; if it is void, repeat each item in one of its own."""
+        try:
+            if void:
+                raise _Void
+            self._commit(items)
+        except _Void:
+            for item in items:
+                self._alone(item)
 
     def _alone(self, item: Item) -> None:
         item.value, item.error = None, None
@@ -173,7 +214,13 @@ class InlineWriter:
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
 
-    async def submit(self, work: Work[T], then: Callable[[Any, bool], None] | None = None) -> T:
+    async def submit(
+        self,
+        work: Work[T],
+        then: Callable[[Any, bool], None] | None = None,
+        *,
+        heavy: bool = True,  # noqa: ARG002
+    ) -> T:
         item = Item(work, None, then)
         self._batches.commit([item])
         if then is not None:
@@ -190,19 +237,23 @@ class InlineWriter:
 
 
 class ThreadWriter:
-    """Commits on a thread of its own whatever has gathered while the last commit was under way."""
+    """Commits, with the help of a thread, whatever has gathered while the last commit was under way."""
 
     def __init__(self, batches: Batches, loop: asyncio.AbstractEventLoop) -> None:
         self._batches = batches
         self._loop = loop
-        self._items: SimpleQueue[Item | None] = SimpleQueue()
+        self._waiting: deque[Item] = deque()
+        self._gathered: list[Item] = []
+        self._busy = False
+        self._turns = 0
         self._room = asyncio.Semaphore(MAX_PENDING)
         self._closed = False
-        self._abandoned = False
+        self._idle = asyncio.Event()
+        self._jobs: SimpleQueue[tuple[list[Item], Callable[[list[Item]], None]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._thread.start()
 
-    async def submit(self, work: Work[T], then: Callable[[Any, bool], None] | None = None) -> T:
+    async def submit(self, work: Work[T], then: Callable[[Any, bool], None] | None = None, *, heavy: bool = True) -> T:
         try:
             await self._room.acquire()
             if self._closed:
@@ -213,25 +264,69 @@ class ThreadWriter:
                 then(None, False)
             raise
         future: asyncio.Future[T] = self._loop.create_future()
-        self._items.put(Item(work, future, then))
+        self._waiting.append(Item(work, future, then, heavy))
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._begin)
         return await future
 
     async def close(self) -> None:
         """Commit what was submitted, then end the thread."""
-        if not self._closed:
-            self._closed = True
-            self._items.put(None)
+        self._closed = True
+        if self._busy:
+            self._idle.clear()
+            await self._idle.wait()
+        self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
 
     def abandon(self) -> None:
-        self._closed = self._abandoned = True
-        self._items.put(None)
+        self._closed = True
+        self._waiting.clear()
+        self._gathered.clear()
+        self._jobs.put(None)
         self._thread.join()
+
+    def _begin(self) -> None:
+        """Open the next transaction: here for light work; with heavy work in the batch, all of it on the thread."""
+        if not self._waiting:
+            self._busy = False
+            self._idle.set()
+            return
+        if self._turns < GATHER_TURNS and len(self._waiting) < MAX_BATCH:
+            self._turns += 1
+            self._loop.call_soon(self._begin)
+            return
+        self._turns = 0
+        self._gathered = []
+        if self._waiting[0].heavy or not self._batches.begin(wait=False):
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+            self._jobs.put((batch, self._batches.commit))
+        else:
+            self._gather()
+
+    def _gather(self) -> None:
+        """Do some light work in the open transaction; when there is no more, let the thread commit it."""
+        gathered, waiting = self._gathered, self._waiting
+        try:
+            for _ in range(STEP_ITEMS):
+                if not waiting or waiting[0].heavy or len(gathered) >= MAX_BATCH:
+                    self._jobs.put((gathered, self._batches.decide))
+                    return
+                gathered.append(waiting.popleft())
+                self._batches.run(gathered[-1])
+        except _Void:
+            self._jobs.put((gathered, self._repeat))
+        else:
+            self._loop.call_soon(self._gather)
+
+    def _repeat(self, batch: list[Item]) -> None:
+        self._batches.decide(batch, void=True)
 
     def _run(self) -> None:
         try:
-            while batch := self._take():
-                self._batches.commit(batch)
+            while job := self._jobs.get():
+                batch, commit = job
+                commit(batch)
                 self._loop.call_soon_threadsafe(self._answer, batch)
         except Stopped:
             return
@@ -239,23 +334,6 @@ class ThreadWriter:
             # The loop was closed under us: nobody is left to be answered.
             if not self._loop.is_closed():
                 raise
-
-    def _take(self) -> list[Item]:
-        """The next batch, at least one item; empty when the writer is closed and all is done."""
-        first = self._items.get()
-        if first is None or self._abandoned:
-            return []
-        batch = [first]
-        while len(batch) < MAX_BATCH:
-            try:
-                item = self._items.get_nowait()
-            except Empty:
-                break
-            if item is None:
-                self._items.put(None)
-                break
-            batch.append(item)
-        return batch
 
     def _answer(self, batch: list[Item]) -> None:
         for item in batch:
@@ -269,3 +347,4 @@ class ThreadWriter:
                 future.set_exception(item.error)
             else:
                 future.set_result(item.value)
+        self._begin()

@@ -7,6 +7,7 @@ may stand in any value: it is escaped and cut, so that it can neither forge a li
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from typing import TextIO, cast
 
 import structlog
@@ -66,8 +67,13 @@ def _bounded(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
     return {key: _bounded_value(key, value) for key, value in event.items()}
 
 
+@lru_cache(maxsize=512)
+def _is_secret(key: str) -> bool:
+    return any(word in key.lower() for word in _SECRET_WORDS)
+
+
 def _bounded_value(key: str, value: object) -> object:
-    if any(word in key.lower() for word in _SECRET_WORDS):
+    if _is_secret(key):
         return "(secret)"
     if value is None or isinstance(value, bool | int | float):
         return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from posthouse.admission.peer import Peer
 from posthouse.mail.address import Address, ReversePath, path_text
@@ -30,6 +31,7 @@ def delivery(reverse_path: ReversePath, forward_path: Address) -> bytes:
     return field("Return-Path", path_text(reverse_path)) + field("Delivered-To", str(forward_path))
 
 
+@lru_cache(maxsize=4096)
 def _literal(address: str) -> str:
     try:
         parsed = ipaddress.ip_address(address)

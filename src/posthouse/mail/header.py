@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 
 FOLD_OCTETS = 78
 MAX_LINE_OCTETS = 998
@@ -14,7 +15,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 def date_time(now: float) -> str:
     """`now` (Unix seconds) as RFC 5322 §3.3 writes it, in UTC with a numeric zone."""
-    return format_datetime(datetime.fromtimestamp(int(now), UTC))
+    return _date_time(int(now))
+
+
+@lru_cache(maxsize=64)
+def _date_time(second: int) -> str:
+    return format_datetime(datetime.fromtimestamp(second, UTC))
 
 
 def field(name: str, value: str) -> bytes:

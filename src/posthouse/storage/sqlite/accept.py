@@ -11,7 +11,7 @@ from posthouse.mail.acceptance import Acceptance, Forward, Placement
 from posthouse.mail.ids import AccountId
 from posthouse.storage.errors import AccountGone
 from posthouse.storage.sqlite.connection import row
-from posthouse.storage.sqlite.journey import append_events
+from posthouse.storage.sqlite.journey import begin_journey
 
 _KNOWN = "SELECT 1 FROM messages WHERE queue_id = ?"
 _CONTENT = "INSERT INTO contents(size_octets, sha256, file, octets) VALUES (?, ?, ?, ?)"
@@ -62,7 +62,7 @@ def insert_acceptance(
             execute(_FORWARD, _forward_row(acceptance, number, forward))
         if not acceptance.placements and not acceptance.forwards:
             mark_unreferenced(connection, acceptance.queue_id, acceptance.accepted_at)
-        append_events(connection, acceptance.events)
+        begin_journey(connection, acceptance.events)
         taken.handles.add(acceptance.content.handle)
         taken.forwards = taken.forwards or bool(acceptance.forwards)
     for generated in acceptance.generated:

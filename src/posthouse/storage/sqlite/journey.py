@@ -17,6 +17,7 @@ from posthouse.storage.sqlite.writer import Writer
 
 _EVENT = """
 INSERT INTO events SELECT ?1, coalesce(max(event_number), 0) + 1, ?2, ?3, ?4 FROM events WHERE queue_id = ?1"""
+_NEW_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?)"
 _PARTY = "INSERT OR IGNORE INTO parties VALUES (?, ?, ?)"
 _ROLE = "EXISTS (SELECT 1 FROM parties WHERE role = '{role}' AND address_key = ? AND queue_id = found.queue_id)"
 
@@ -25,6 +26,14 @@ def append_events(connection: apsw.Connection, events: Sequence[JourneyEvent]) -
     """Append events to their journeys, inside the transaction of what they tell."""
     for event in events:
         connection.execute(_EVENT, (event.queue_id, event.at, kind_of(event), to_json(event)))
+        for role, path in parties(event):
+            connection.execute(_PARTY, (role, party_key(path), event.queue_id))
+
+
+def begin_journey(connection: apsw.Connection, events: Sequence[JourneyEvent]) -> None:
+    """The first events of a message whose queue id is new: they are all its own, and count from 1."""
+    for number, event in enumerate(events, start=1):
+        connection.execute(_NEW_EVENT, (event.queue_id, number, event.at, kind_of(event), to_json(event)))
         for role, path in parties(event):
             connection.execute(_PARTY, (role, party_key(path), event.queue_id))
 

@@ -19,6 +19,7 @@ from posthouse.mail.ids import AccountId, QueueId, new_queue_id
 from posthouse.mail.journey import Accepted, JourneyEvent, Placed, Queued
 from posthouse.mail.reply import Reply
 from posthouse.mail.world import Clock, Random
+from posthouse.storage.errors import StorageBusy
 
 MAX_RECEIVED_FIELDS = 100
 
@@ -153,9 +154,14 @@ class Admission:
         eight_bit: bool,
         smtputf8: bool,
     ) -> Acceptance | None:
-        """A report to a sender, from the null path. None when the sender's address leads nowhere."""
+        """A report to a sender, from the null path. None when the sender's address leads nowhere.
+
+        Raises StorageBusy when the directory cannot say: a report is never dropped for that.
+        """
         routed = await self.route(forward_path)
-        if routed.unavailable or routed.too_large or routed.leads_nowhere:
+        if routed.unavailable:
+            raise StorageBusy("the directory cannot be asked now")
+        if routed.too_large or routed.leads_nowhere:
             return None
         now = self._clock.now()
         recipient = Recipient(forward_path=forward_path, routed=routed, notify=frozenset({Notify.NEVER}))

@@ -10,8 +10,10 @@ import apsw
 import pytest
 
 from posthouse.app import SystemClock, SystemRandom
+from posthouse.storage.errors import StorageBusy
 from posthouse.storage.sqlite.connection import DATABASE
 from posthouse.storage.sqlite.storage import SqliteStorage
+from posthouse.storage.sqlite.writer import Batches, Item
 
 
 @pytest.fixture
@@ -72,4 +74,23 @@ async def test_one_bad_item_among_light_work_spoils_no_other(storage: SqliteStor
         tasks = [group.create_task(submit(bad if number == 5 else lambda _: "good")) for number in range(20)]
     assert [task.result() for task in tasks].count("good") == 19
     assert tasks[5].result() != "good"
+    await storage.close()
+
+
+async def test_a_lock_that_is_not_given_is_waited_for_once_for_the_whole_batch(
+    storage: SqliteStorage, tmp_path: Path
+) -> None:
+    other = apsw.Connection(str(tmp_path / DATABASE))
+    other.execute("BEGIN IMMEDIATE")
+    begins: list[str] = []
+    connection = storage._connection
+    connection.set_busy_timeout(1)
+    connection.set_exec_trace(lambda _cursor, sql, _bindings: begins.append(sql) or True)
+    items = [Item(lambda _: None) for _ in range(30)]
+    Batches(connection, storage._checkpointer, pytest.fail).commit(items)
+    connection.set_exec_trace(None)
+    assert [type(item.error) for item in items] == [StorageBusy] * 30
+    assert begins.count("BEGIN IMMEDIATE") <= 1
+    other.execute("COMMIT")
+    other.close()
     await storage.close()

@@ -140,9 +140,10 @@ class SqliteStorage:
         if not self._open:
             return
         self._open = False
-        await self._readers.disk(self.content.remove_drafts)
         await self._writer.submit(self._incarnation.end)
         await self._writer.close()
+        # Only now: a commit that was still waiting may have given a draft's file its row.
+        await self._readers.disk(self.content.remove_drafts)
         self._checkpointer.close()
         await self._readers.close()
         self._connection.close(True)

@@ -93,9 +93,11 @@ class Batches:
 
     def commit(self, items: list[Item]) -> None:
         """Give each item its value or error; nothing may be answered before this returns."""
+        problem = self.begin()
+        if problem is not None:
+            self._refuse(items, problem)
+            return
         try:
-            if not self.begin():
-                raise _Void
             for item in items:
                 self.run(item)
         except _Void:
@@ -103,19 +105,19 @@ class Batches:
         else:
             self.decide(items)
 
-    def begin(self, *, wait: bool = True) -> bool:
-        """Open the transaction; False, with nothing open, when that failed or another process holds the lock."""
+    def begin(self, *, wait: bool = True) -> apsw.Error | None:
+        """Open the transaction; the error, with nothing open, when that failed or another process holds the lock."""
         if not wait:
             self._connection.set_busy_timeout(0)
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-        except apsw.Error:
+        except apsw.Error as exc:
             self._roll_back()
-            return False
+            return exc
         finally:
             if not wait:
                 self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        return True
+        return None
 
     def run(self, item: Item) -> None:
         """Do one item's work in the open transaction. Raises _Void, with nothing open, when all of it is void."""
@@ -143,12 +145,17 @@ class Batches:
             self._commit(items)
         except _Void:
             for item in items:
+                item.value, item.error = None, None
+            for number, item in enumerate(items):
+                problem = self.begin()
+                if problem is not None:
+                    # Each further item would wait as long for a lock that is not given.
+                    self._refuse(items[number:], problem)
+                    return
                 self._alone(item)
 
     def _alone(self, item: Item) -> None:
-        item.value, item.error = None, None
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
             item.value = item.work(self._connection)
         except Exception as exc:  # noqa: BLE001  (whatever it is, it is this item's answer)
             self._roll_back()
@@ -298,7 +305,7 @@ class ThreadWriter:
             return
         self._turns = 0
         self._gathered = []
-        if self._waiting[0].heavy or not self._batches.begin(wait=False):
+        if self._waiting[0].heavy or self._batches.begin(wait=False) is not None:
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
             self._jobs.put((batch, self._batches.commit))
         else:
@@ -336,15 +343,23 @@ class ThreadWriter:
                 raise
 
     def _answer(self, batch: list[Item]) -> None:
-        for item in batch:
-            self._room.release()
-            if item.then is not None:
-                item.then(item.value, item.error is None)
-            future = item.future
-            if future is None or future.done():
-                continue
+        try:
+            for item in batch:
+                self._room.release()
+                self._answer_one(item)
+        finally:
+            # Whatever went wrong with an answer, the next batch must not wait for it.
+            self._begin()
+
+    def _answer_one(self, item: Item) -> None:
+        future = item.future
+        if future is not None and not future.done():
             if item.error is not None:
                 future.set_exception(item.error)
             else:
                 future.set_result(item.value)
-        self._begin()
+        if item.then is not None:
+            try:
+                item.then(item.value, item.error is None)
+            except Exception as exc:  # noqa: BLE001  (told, and no other answer suffers)
+                self._loop.call_exception_handler({"message": "after a commit", "exception": exc})

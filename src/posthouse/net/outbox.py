@@ -32,4 +32,7 @@ class Outbox:
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
         for stream in waiting:
-            stream.flush()
+            try:
+                stream.flush()
+            except Exception as exc:  # noqa: BLE001  (told; the others' replies leave all the same)
+                self._loop.call_exception_handler({"message": "a reply could not be sent", "exception": exc})

@@ -33,7 +33,6 @@ from posthouse.protocol.pop3_server import Pop3Options
 from posthouse.protocol.smtp_server import ServerOptions
 from posthouse.reception.session import SmtpDoor, SmtpLimits, SmtpSession
 from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
-from posthouse.storage.errors import StorageError
 from posthouse.storage.interfaces import Storage
 from posthouse.storage.sqlite.storage import SqliteStorage
 
@@ -307,8 +306,8 @@ class House:
             await asyncio.sleep(SWEEP_EVERY_S)
             try:
                 await self.storage.sweep(self.world.clock.now())
-            except StorageError:
-                self.log.warning("sweep failed", exc_info=True)
+            except Exception:
+                self.log.exception("sweep failed")
 
     async def _end_sessions(self, runner: asyncio.Task[None]) -> None:
         """Close the doors, tell idle sessions, give the others and the attempts under way GRACE_S."""

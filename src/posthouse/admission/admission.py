@@ -159,9 +159,9 @@ class Admission:
         Raises StorageBusy when the directory cannot say: a report is never dropped for that.
         """
         routed = await self.route(forward_path)
-        if routed.unavailable:
-            raise StorageBusy("the directory cannot be asked now")
-        if routed.too_large or routed.leads_nowhere:
+        if routed.leads_nowhere:
+            if routed.unavailable:
+                raise StorageBusy("the directory cannot be asked now")
             return None
         now = self._clock.now()
         recipient = Recipient(forward_path=forward_path, routed=routed, notify=frozenset({Notify.NEVER}))

@@ -26,16 +26,19 @@ def append_events(connection: apsw.Connection, events: Sequence[JourneyEvent]) -
     """Append events to their journeys, inside the transaction of what they tell."""
     for event in events:
         connection.execute(_EVENT, (event.queue_id, event.at, kind_of(event), to_json(event)))
-        for role, path in parties(event):
-            connection.execute(_PARTY, (role, party_key(path), event.queue_id))
+        _index(connection, event)
 
 
 def begin_journey(connection: apsw.Connection, events: Sequence[JourneyEvent]) -> None:
     """The first events of a message whose queue id is new: they are all its own, and count from 1."""
     for number, event in enumerate(events, start=1):
         connection.execute(_NEW_EVENT, (event.queue_id, number, event.at, kind_of(event), to_json(event)))
-        for role, path in parties(event):
-            connection.execute(_PARTY, (role, party_key(path), event.queue_id))
+        _index(connection, event)
+
+
+def _index(connection: apsw.Connection, event: JourneyEvent) -> None:
+    for role, path in parties(event):
+        connection.execute(_PARTY, (role, party_key(path), event.queue_id))
 
 
 @lru_cache(maxsize=4096)

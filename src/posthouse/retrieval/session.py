@@ -18,6 +18,7 @@ from posthouse.mail.maildrop import InUse, Listing, MaildropLock
 from posthouse.mail.world import Clock
 from posthouse.net.stream import Interrupted, Stream
 from posthouse.protocol.events import CLOSED, NEED_DATA
+from posthouse.protocol.pop3 import AUTH, IN_USE, SYS_TEMP
 from posthouse.protocol.pop3_server import (
     Event,
     Login,
@@ -69,7 +70,6 @@ class Pop3Session:
         self._account: Account | None = None
         self._lock: MaildropLock | None = None
         self._listing = Listing()
-        self._retrieved: set[int] = set()
         self._retrieved_told = False
         self._deleted = 0
         self._errors = 0
@@ -102,7 +102,7 @@ class Pop3Session:
             "session ended",
             how=outcome,
             login=self._account.login if self._account else None,
-            retrieved=len(self._retrieved),
+            retrieved=len(self.pop3.retrieved),
             deleted=self._deleted,
         )
 
@@ -153,12 +153,12 @@ class Pop3Session:
         try:
             account = await self.door.authenticator.authenticate(event.name, event.password)
         except (TooManyLogins, StorageError):
-            self.pop3.refuse("SYS/TEMP", "Logins cannot be checked now; try again later")
+            self.pop3.refuse(SYS_TEMP, "Logins cannot be checked now; try again later")
             return
         if account is None:
             self._failed_logins += 1
             self._log.warning("login failed", login=event.name, protocol="pop3")
-            self.pop3.refuse("AUTH", "The login or the password is wrong")
+            self.pop3.refuse(AUTH, "The login or the password is wrong")
             if self._failed_logins >= self.door.limits.failed_logins:
                 self.pop3.close()
             return
@@ -168,13 +168,13 @@ class Pop3Session:
         try:
             lock = await self.door.storage.maildrops.lock(account.account)
             if isinstance(lock, InUse):
-                self.pop3.refuse("IN-USE", "Another session has this maildrop open")
+                self.pop3.refuse(IN_USE, "Another session has this maildrop open")
                 return
             self._lock = lock
             self._listing = await self.door.storage.maildrops.list(account.account)
         except StorageError:
             await self._leave_maildrop()
-            self.pop3.refuse("SYS/TEMP", "The maildrop cannot be opened now; try again later")
+            self.pop3.refuse(SYS_TEMP, "The maildrop cannot be opened now; try again later")
             return
         self._account = account
         self.pop3.open_maildrop(self._listing)
@@ -201,13 +201,11 @@ class Pop3Session:
                 self._log.error("message could not be read to its end", uidl=self._listing.uidls[index])
                 self.stream.abort()
                 raise
-            self.pop3.refuse("SYS/TEMP", "The message cannot be read now")
+            self.pop3.refuse(SYS_TEMP, "The message cannot be read now")
             return
         if not begun:
             self.pop3.begin_message(0 if whole else None)
         self.pop3.end_message()
-        if whole:
-            self._retrieved.add(number)
 
     async def _update(self, numbers: tuple[int, ...]) -> None:
         """QUIT: delete what is marked and write the journey, in one commit; then `+OK`."""
@@ -216,13 +214,13 @@ class Pop3Session:
             if numbers:
                 uids = [self._listing.uids[number - 1] for number in numbers]
                 if not await self.door.storage.maildrops.expunge(self._lock, uids, self._events(numbers)):
-                    self.pop3.refuse("SYS/TEMP", "The maildrop's lock was lost; nothing was deleted")
+                    self.pop3.refuse(SYS_TEMP, "The maildrop's lock was lost; nothing was deleted")
                     return
                 self._deleted = len(numbers)
                 self._retrieved_told = True
             await self._leave_maildrop()
         except StorageError:
-            self.pop3.refuse("SYS/TEMP", "Nothing could be deleted now; try again later")
+            self.pop3.refuse(SYS_TEMP, "Nothing could be deleted now; try again later")
             return
         self.pop3.updated()
 
@@ -252,7 +250,7 @@ class Pop3Session:
         if self._account is None:
             return []
         now = self.door.clock.now()
-        told = set() if self._retrieved_told else self._retrieved
+        told = frozenset[int]() if self._retrieved_told else self.pop3.retrieved
         events: list[JourneyEvent] = []
         for kind, numbers in ((Retrieved, sorted(told)), (Deleted, deleted)):
             events += [

@@ -19,6 +19,7 @@ from posthouse.mail.account import Account
 from posthouse.mail.content import ContentScanner, HeaderTooLarge
 from posthouse.mail.reply import Reply, reply
 from posthouse.mail.world import Clock
+from posthouse.net.listener import HANDSHAKE_TIMEOUT_S
 from posthouse.net.stream import Interrupted, Stream
 from posthouse.protocol.errors import LocalProtocolError
 from posthouse.protocol.events import CLOSED, NEED_DATA
@@ -57,7 +58,6 @@ _GOING_DOWN = reply(421, "4.3.2", "This house is closing; come back later")
 _TOO_MANY_SESSIONS = reply(421, "4.7.0", "Too many sessions are open; come back later")
 _INTERNAL = reply(421, "4.3.0", "Something went wrong on our side; try again later")
 
-HANDSHAKE_TIMEOUT_S = 30.0
 WRITE_AFTER_EVENTS = 64
 """Replies to one read full of pipelined commands go out after so many events, not all at its end."""
 

@@ -15,7 +15,5 @@ TOO_MANY_RECIPIENTS = reply(452, "4.5.3", "Too many recipients; send the rest in
 DIRECTORY_UNAVAILABLE = reply(451, "4.3.0", "The directory cannot be asked now; try again later")
 STORAGE_BUSY = reply(451, "4.3.0", "The message could not be stored; try again later")
 STORAGE_FULL = reply(452, "4.3.1", "No space to store the message; try again later")
-MAILBOX_FULL = reply(452, "4.2.2", "The mailbox is full")
 HEADER_TOO_LARGE = reply(554, "5.6.0", "The header section is larger than 256 KiB")
 TOO_MANY_HOPS = reply(554, "5.4.6", "The message has passed 100 hosts: it loops")
-EIGHT_BIT_HEADER = reply(550, "5.6.7", "The header holds 8-bit text, but SMTPUTF8 was not asked for")

@@ -17,8 +17,6 @@ class Directory(Protocol):
 
     async def resolve(self, forward_path: Address) -> Resolution: ...
 
-    async def is_local_domain(self, domain: str) -> bool: ...
-
 
 @dataclass(slots=True)
 class Routed:

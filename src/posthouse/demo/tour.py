@@ -9,7 +9,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from posthouse.app import World, open_storage
@@ -35,8 +34,6 @@ STEP_FAILURES = (
     StorageError,
     HouseDidNotStart,
 )
-
-Told = Callable[[str], str | None]
 
 
 class Tour:

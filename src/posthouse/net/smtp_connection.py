@@ -39,7 +39,6 @@ class SmtpTimeouts:
     connect_s: float = 60.0
     greeting_s: float = 300.0
     command_s: float = 300.0
-    data_s: float = 120.0
     block_s: float = 180.0
     final_s: float = 600.0
     quit_s: float = 10.0

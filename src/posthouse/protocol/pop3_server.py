@@ -39,13 +39,12 @@ OUTGOING_FULL_OCTETS: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pop3Options:
-    """What this connection offers. `stls` is kept for RFC 2595 and changes nothing yet."""
+    """What this connection offers."""
 
     hostname: str
     offer_login: bool = True
     """USER and PASS; False on a connection whose octets anybody may read."""
     implementation: str | None = "Posthouse"
-    stls: bool = False
 
 
 class State(Enum):

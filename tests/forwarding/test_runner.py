@@ -4,7 +4,7 @@ import asyncio
 import email
 import email.policy
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from posthouse.mail.address import parse_address
 from posthouse.mail.outcome import Deferred, Failed, Outcome
 from posthouse.mail.reply import reply
 from posthouse.mail.spool import SpoolRow
-from posthouse.storage.errors import StorageBusy
+from posthouse.storage.errors import StorageBusy, StorageFull
 from posthouse.storage.sqlite.storage import SqliteStorage
 from tests.forwarding.rows import DAY_S, a_message, a_row
 from tests.forwarding.runner_house import TAKEN, RunnerHouse, runner_house
@@ -185,12 +185,48 @@ async def test_an_outcome_is_written_again_and_not_attempted_again(
     await house.queue("bob@there.test", "ann@there.test")
     await house.run_due()
     assert len(house.relay.attempts) == 1
-    # The report could not be written for long: its recipient waits, the one that was served is served.
+    # However long it took: nothing was tried again, and the report was not given up.
+    assert await house.storage.spool.count() == 0
+    assert len(await house.reports()) == 1
+
+
+async def test_a_report_that_does_not_fit_waits_and_the_served_are_served(
+    house: RunnerHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.relay.answer = by_name(bob=NEVER)
+    settle, full = house.storage.settle, [True]
+
+    async def no_room(settlement: Any) -> bool:
+        if full and settlement.generated:
+            raise StorageFull("disk")
+        return await settle(settlement)
+
+    monkeypatch.setattr(house.storage, "settle", no_room)
+    await house.queue("bob@there.test", "ann@there.test")
+    await house.run_due()
     (row,) = await house.storage.spool.list()
     assert str(row.forward_path) == "bob@there.test"
+    full.clear()
     house.clock.advance(400)
     await house.run_due()
     assert house.relay.attempts[-1] == ["bob@there.test"]
+    assert len(await house.reports()) == 1
+
+
+async def test_content_that_cannot_be_read_is_still_reported(
+    house: RunnerHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.relay.answer = lambda _row: NEVER
+
+    async def bad_sector(_content_id: Any) -> AsyncGenerator[bytes, None]:
+        raise StorageBusy("EIO")
+        yield b""
+
+    await house.queue("bob@there.test")
+    with monkeypatch.context() as patched:
+        patched.setattr(house.storage.content, "open", bad_sector)
+        await house.run_due()
+    assert await house.storage.spool.count() == 0
     assert len(await house.reports()) == 1
 
 

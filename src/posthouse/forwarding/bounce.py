@@ -29,7 +29,7 @@ from posthouse.mail.report_request import (
 )
 from posthouse.mail.spool import SpoolMessage
 from posthouse.mail.world import Random
-from posthouse.storage.errors import StorageDamaged
+from posthouse.storage.errors import StorageError
 from posthouse.storage.interfaces import Content, Draft
 
 NULL_REVERSE_PATH = "the message came from the null path, to which nothing is returned"
@@ -129,7 +129,7 @@ class Bouncer:
     async def _beginning(self, message: SpoolMessage) -> tuple[bytes, bool]:
         """What a report returns of the message, and whether that is all of it.
 
-        Of content that is damaged it returns our own trace fields: better than no report.
+        Of content that cannot be read, which may last, it returns our own trace fields: better than no report.
         """
         beginning = bytearray(message.prefix)
         try:
@@ -138,7 +138,7 @@ class Bouncer:
                     beginning += chunk
                     if len(beginning) >= RETURN_LIMIT_OCTETS:
                         break
-        except (StorageDamaged, KeyError):
+        except (StorageError, KeyError):
             return message.prefix[:RETURN_LIMIT_OCTETS], False
         whole = len(message.prefix) + message.content_octets <= RETURN_LIMIT_OCTETS
         return bytes(beginning[:RETURN_LIMIT_OCTETS]), whole

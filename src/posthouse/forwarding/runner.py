@@ -25,7 +25,7 @@ from posthouse.mail.journey import Attempted, JourneyEvent
 from posthouse.mail.outcome import Deferred
 from posthouse.mail.spool import Claim, DueDestination, Settled, Settlement, SpoolRow
 from posthouse.mail.world import Clock, Random
-from posthouse.storage.errors import StorageError
+from posthouse.storage.errors import StorageBusy, StorageError
 from posthouse.storage.interfaces import Storage
 
 POLL_S = 1.0
@@ -33,6 +33,10 @@ ROWS_PER_CLAIM = 100
 DUE_LIMIT = 1000
 CLOCK_CHECK_S = 600.0
 SETTLE_TRIES = 5
+
+
+class ReportNotMade(StorageError):
+    """A report could not be made now; the outcomes themselves might be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,9 +215,10 @@ class QueueRunner:
                 settled = await self._write(claim, attempt, verdicts, now)
             except Exception as exc:  # noqa: BLE001
                 # An outcome that is forgotten is an attempt repeated: it is written again and again. A report that
-                # cannot be written must not stand in the way of the others' outcomes.
+                # cannot be written must not stand in the way of the others' outcomes; storage that takes nothing
+                # at all now says nothing against the report.
                 self._log.warning("outcome not written yet", exc_info=True)
-                tries += 1
+                tries += not isinstance(exc, StorageBusy)
                 if tries >= SETTLE_TRIES or not isinstance(exc, StorageError):
                     verdicts = [without_report(verdict, self._schedule, now) for verdict in verdicts]
                 await asyncio.sleep(self._limits.after_error_s)
@@ -227,7 +232,10 @@ class QueueRunner:
     async def _write(self, claim: Claim, attempt: Attempt, verdicts: Sequence[Verdict], now: float) -> bool:
         reports = Reports()
         try:
-            await self._bouncer.add_reports(reports, attempt, verdicts, now)
+            try:
+                await self._bouncer.add_reports(reports, attempt, verdicts, now)
+            except StorageBusy as exc:
+                raise ReportNotMade from exc
             settlement = Settlement(
                 token=claim.token,
                 rows=tuple(verdict.settled for verdict in verdicts),

@@ -201,7 +201,9 @@ class Stream(asyncio.Protocol):
         if self._transport is None:
             return
         self.flush()
-        self._transport.close()
+        if not self._transport.is_closing():
+            # A second close() makes a TLS transport of Python 3.11.2 lose what abort() needs.
+            self._transport.close()
         try:
             if not self.has_closed:
                 self._close_waiter = self._loop.create_future()
@@ -216,7 +218,7 @@ class Stream(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once, without sending what is buffered."""
-        if self._transport is not None:
+        if self._transport is not None and not self.has_closed:
             self._transport.abort()
 
     def _pause_if_full(self) -> None:

@@ -209,23 +209,26 @@ class Dialogue:
         self._lines.append((who, line))
 
     def show(self, stage: Stage) -> None:
-        """Put the pairs on the stage."""
+        """Put the pairs on the stage. Raises NotTaken for one that was not seen: the tour shows what happened."""
         for command, shown, code, meaning in self._expected:
             asked = next(
                 (i for i, (who, line) in enumerate(self._lines) if who == "C" and line.startswith(command)), None
             )
             if asked is None:
-                continue
+                raise NotTaken(f"{command} was not said")
             answers = [line for who, line in self._replies(asked, code) if who == "S" and line.startswith(code)]
+            if not answers:
+                raise NotTaken(f"{command} was not answered with {code}")
             stage.said(self._client, shown or self._lines[asked][1])
-            stage.said(self._server, answers[0] if answers else "(no answer)", meaning)
+            stage.said(self._server, answers[0], meaning)
 
     def _replies(self, asked: int, code: str) -> list[tuple[str, str]]:
         """Lines from the peer that can answer the line at `asked`: in a pipelined group, one reply for each."""
         before = [line for who, line in self._lines[:asked] if who == "C"]
         replies = [(who, line) for who, line in self._lines if who == "S" and line[3:4] != "-"]
-        # One reply for the greeting, then one for each line before ours.
-        return replies[len(before) + 1 :] if code[:1].isdigit() else self._lines[asked:]
+        # The greeting answers the line that tells of the connection, where there is one; then one for each line.
+        unasked = int(self._lines[0][0] == "S")
+        return replies[len(before) + unasked :] if code[:1].isdigit() else self._lines[asked:]
 
 
 async def run_demo(*, once: bool) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import ipaddress
 import os
 import random as random_module
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from posthouse.admission.admission import Admission, Rules
 from posthouse.admission.peer import Role
-from posthouse.config import Config, Endpoint, parse_endpoint
+from posthouse.config import Config, Endpoint, Reception, Retrieval, parse_endpoint
 from posthouse.forwarding.bounce import Bouncer
 from posthouse.forwarding.relay import Relay
 from posthouse.forwarding.routes import Router
@@ -35,14 +35,11 @@ from posthouse.reception.session import SmtpDoor, SmtpLimits, SmtpSession
 from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
 from posthouse.storage.interfaces import Storage
 from posthouse.storage.sqlite.storage import SqliteStorage
+from posthouse.workers import Part, lock_folder
 
 SELF_SIGNED = ("self-signed.crt", "self-signed.key")
 SWEEP_EVERY_S = 60.0
 GRACE_S = 10.0
-
-
-class AlreadyServed(Exception):
-    """Another process serves this data folder; the message says so."""
 
 
 class SystemClock:
@@ -84,10 +81,11 @@ async def open_storage(config: Config, world: World, *, create: bool = False) ->
 
 
 class House:
-    """One house: `start`, then `serve` until `stop`. Several may live in one process."""
+    """One house: `start`, then `serve` until `stop`. Several may live in one process, and one in several (`part`)."""
 
-    def __init__(self, config: Config, log: Log, world: World | None = None) -> None:
+    def __init__(self, config: Config, log: Log, world: World | None = None, *, part: Part | None = None) -> None:
         self.config = config
+        self.part = part or Part()
         self.log = log
         self.world = world or World()
         self.endpoints: dict[str, tuple[Endpoint, ...]] = {}
@@ -99,11 +97,12 @@ class House:
 
     async def start(self) -> None:
         """Open the doors' ports and the store. Raises PortTaken, StorageError, CertificateUnusable, AlreadyServed."""
-        self._serve_lock = _lock_folder(self.config.data_dir)
+        if self.part.doors is None:
+            self._serve_lock = lock_folder(self.config.data_dir)
         try:
             self.storage = await open_storage(self.config, self.world)
         except BaseException:
-            os.close(self._serve_lock)
+            self._unlock()
             raise
         try:
             self._build()
@@ -118,12 +117,13 @@ class House:
             async with asyncio.TaskGroup() as group:
                 for listener in self._listeners:
                     await listener.start(group)
-                runner = group.create_task(self.runner.run())
-                sweeper = group.create_task(self._sweep())
+                attempts = [group.create_task(self.runner.run())] if self.part.leads else []
+                sweeper = group.create_task(self._sweep()) if self.part.leads else None
                 ready()
                 await self._stop.wait()
-                sweeper.cancel()
-                await self._end_sessions(runner)
+                if sweeper is not None:
+                    sweeper.cancel()
+                await self._end_sessions(attempts)
         finally:
             await self._close()
 
@@ -179,8 +179,7 @@ class House:
     def _bind(self) -> None:
         """Bind every door before any of them opens, so that a taken port is told before mail is taken."""
         listen, auth = self.config.listen, self.config.auth
-        smtp = SessionCounter(Admittance(self.config.reception.sessions, self.config.reception.sessions_per_address))
-        pop3 = SessionCounter(Admittance(self.config.retrieval.sessions, self.config.retrieval.sessions_per_address))
+        smtp, pop3 = self._counter(self.config.reception), self._counter(self.config.retrieval)
         self._open("smtp", listen.smtp, self._smtp(Role.EXCHANGE, smtp))
         self._open("submission", listen.submission, self._smtp(Role.SUBMISSION, smtp))
         self._open("submissions", listen.submissions, self._smtp(Role.SUBMISSION, smtp, implicit_tls=True), self._tls)
@@ -195,12 +194,16 @@ class House:
         make_tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         opened: list[Endpoint] = []
-        for endpoint in endpoints:
+        bound = self.part.doors.get(door, ()) if self.part.doors is not None else bind_all(endpoints)
+        for listening in bound:
             context = make_tls() if make_tls is not None else None
-            listener = Listener(bind(endpoint.host, endpoint.port), serve, tls=context, log=self.log)
+            listener = Listener(listening, serve, tls=context, log=self.log)
             self._listeners.append(listener)
             opened.append(Endpoint(listener.host, listener.port))
         self.endpoints[door] = tuple(opened)
+
+    def _counter(self, limits: Reception | Retrieval) -> SessionCounter:
+        return SessionCounter(Admittance(self.part.of(limits.sessions), self.part.of(limits.sessions_per_address)))
 
     def _tls(self) -> ssl.SSLContext:
         return server_context(*self._certificate())
@@ -309,7 +312,7 @@ class House:
             except Exception:
                 self.log.exception("sweep failed")
 
-    async def _end_sessions(self, runner: asyncio.Task[None]) -> None:
+    async def _end_sessions(self, attempts: list[asyncio.Task[None]]) -> None:
         """Close the doors, tell idle sessions, give the others and the attempts under way GRACE_S."""
         for listener in self._listeners:
             listener.stop()
@@ -322,12 +325,14 @@ class House:
                 while self._sessions:
                     self._sessions_changed.clear()
                     await self._sessions_changed.wait()
-                await asyncio.wait([runner])
+                if attempts:
+                    await asyncio.wait(attempts)
         except TimeoutError:
             self.log.warning("closing on open sessions", sessions=len(self._sessions))
             for stream in tuple(self._sessions):
                 stream.abort()
-            runner.cancel()
+            for attempt in attempts:
+                attempt.cancel()
 
     async def _close(self) -> None:
         for listener in self._listeners:
@@ -335,24 +340,43 @@ class House:
         if hasattr(self, "authenticator"):
             self.authenticator.close()
         await self.storage.close()
-        os.close(self._serve_lock)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._serve_lock >= 0:
+            os.close(self._serve_lock)
+            self._serve_lock = -1
+
+
+def bind_doors(config: Config) -> dict[str, tuple[socket.socket, ...]]:
+    """Listening sockets for every door of the configuration. Raises PortTaken, with none left open."""
+    listen = config.listen
+    doors = ("smtp", "submission", "submissions", "pop3", "pop3s")
+    bound: dict[str, tuple[socket.socket, ...]] = {}
+    try:
+        for door in doors:
+            bound[door] = bind_all(getattr(listen, door))
+    except BaseException:
+        for sockets in bound.values():
+            for opened in sockets:
+                opened.close()
+        raise
+    return bound
+
+
+def bind_all(endpoints: tuple[Endpoint, ...]) -> tuple[socket.socket, ...]:
+    """A bound socket for each. Raises PortTaken, with none left open."""
+    bound: list[socket.socket] = []
+    try:
+        for endpoint in endpoints:
+            bound.append(bind(endpoint.host, endpoint.port))
+    except BaseException:
+        for opened in bound:
+            opened.close()
+        raise
+    return tuple(bound)
 
 
 def _resolver(config: Config) -> Resolver:
     servers = (parse_endpoint(server, default_port=53) for server in config.dns.servers)
     return DnsResolver(tuple((server.host, server.port) for server in servers))
-
-
-def _lock_folder(data_dir: Path) -> int:
-    """One process serves a data folder; the lock goes with the process."""
-    path = data_dir / "serve.lock"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as exc:
-        raise AlreadyServed(f"{path} cannot be opened: {exc.strerror}; make the house with: posthouse init") from exc
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        os.close(descriptor)
-        raise AlreadyServed(f"another process serves {data_dir} already") from exc
-    return descriptor

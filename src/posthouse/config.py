@@ -275,6 +275,7 @@ class Config(_Section):
 
     hostname: Domain
     data_dir: FilePath
+    workers: Count = Field(default=1, ge=1, le=64)
     postmaster: Annotated[Address | None, BeforeValidator(_address)] = None
     listen: Listen = Listen()
     tls: Tls = Tls()

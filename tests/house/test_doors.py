@@ -8,6 +8,7 @@ import pytest
 
 from posthouse import app
 from posthouse.net.stream import Stream
+from posthouse.workers import AlreadyServed
 from tests.house.wire import Wire
 from tests.running_house import RunningHouse
 
@@ -73,5 +74,5 @@ def test_late_sessions_are_interrupted_at_once(tmp_path: Path) -> None:
 
 def test_two_processes_cannot_serve_one_folder(tmp_path: Path) -> None:
     with RunningHouse(tmp_path):
-        with pytest.raises(app.AlreadyServed, match="another process serves"):
+        with pytest.raises(AlreadyServed, match="another process serves"):
             RunningHouse(tmp_path).__enter__()

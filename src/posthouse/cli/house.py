@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,8 +30,9 @@ from posthouse.mail.address import Address
 from posthouse.storage.errors import StorageError
 
 if TYPE_CHECKING:
-    from posthouse.app import House, World
+    from posthouse.app import World
     from posthouse.config import Config
+    from posthouse.workers import Part
 
 CONFIG_NAME = "posthouse.toml"
 
@@ -181,18 +183,25 @@ def _parent(hostname: str) -> str:
 def serve(
     config: ConfigOption = None,
     until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
+    worker: Annotated[str | None, typer.Option("--worker", hidden=True)] = None,
 ) -> None:
     """Run the house; SIGTERM or Ctrl-C ends it gracefully."""
     import asyncio
 
     import uvloop
 
+    from posthouse.workers import Part
+
     loaded = load_config(config)
-    if not _needs_root(loaded):
+    part = Part.from_argument(worker) if worker is not None else Part()
+    if worker is not None or not _needs_root(loaded):
         become_owner(loaded.data_dir)
     require_writable(loaded.data_dir)
+    until_eof = until_eof or worker is not None
+    alone = loaded.workers == 1 or worker is not None
+    running = _serve(loaded, part, until_eof=until_eof) if alone else _lead(loaded, config, until_eof=until_eof)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(loaded, until_eof=until_eof))
+        runner.run(running)
 
 
 def _needs_root(config: Config) -> bool:
@@ -201,43 +210,89 @@ def _needs_root(config: Config) -> bool:
     return any(0 < endpoint.port < 1024 for door in doors for endpoint in door)
 
 
-async def _serve(config: Config, *, until_eof: bool) -> None:
-    import asyncio
-
-    from posthouse.app import AlreadyServed, House
+async def _serve(config: Config, part: Part, *, until_eof: bool) -> None:
+    """The house in this process: all of it, or one worker's part."""
+    from posthouse.app import House
     from posthouse.log import make_log
-    from posthouse.net.listener import PortTaken
-    from posthouse.net.tls import CertificateUnusable
+    from posthouse.workers import READY
 
     log = make_log()
-    house = House(config, log)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, house.stop)
-    if until_eof:
-        _stop_at_eof(house)
-    try:
+    house = House(config, log if part.count == 1 else log.bind(worker=part.number), part=part)
+
+    def ready() -> None:
+        if part.count == 1:
+            log.info("house open", hostname=config.hostname, **_shown(house.endpoints))
+        else:
+            os.write(sys.stdout.fileno(), READY)
+
+    _on_signals(house.stop, until_eof=until_eof)
+    with _told():
         await house.start()
+    await house.serve(ready)
+    if part.count == 1:
+        log.info("house closed")
+
+
+async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
+    """The parent of the house's worker processes."""
+    from posthouse.app import bind_doors
+    from posthouse.config import Endpoint, find
+    from posthouse.log import make_log
+    from posthouse.workers import WorkerFailed, Workers, lock_folder
+
+    log = make_log()
+    with _told():
+        lock = lock_folder(config.data_dir)
+        doors = bind_doors(config)
+    command = (sys.executable, "-m", "posthouse.cli", "serve", "--config", str(find(path)))
+    workers = Workers(command, config.workers, doors, log)
+    _on_signals(workers.stop, until_eof=until_eof)
+    shown = _shown(
+        {door: tuple(Endpoint(*opened.getsockname()[:2]) for opened in sockets) for door, sockets in doors.items()}
+    )
+    try:
+        await workers.run(lambda: log.info("house open", hostname=config.hostname, workers=config.workers, **shown))
+    except WorkerFailed as exc:
+        raise Problem(str(exc)) from exc
+    finally:
+        os.close(lock)
+    log.info("house closed")
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What stands in the way of a start, as one line with what to do."""
+    from posthouse.net.listener import PortTaken
+    from posthouse.net.tls import CertificateUnusable
+    from posthouse.workers import AlreadyServed
+
+    try:
+        yield
     except PortTaken as exc:
         raise Problem(f"{exc}{port_advice(exc)}") from exc
     except CertificateUnusable as exc:
         raise Problem(f"{exc}; name a certificate and its key in [tls] of the configuration") from exc
     except (StorageError, AlreadyServed) as exc:
         raise Problem(str(exc)) from exc
-    doors = {door: " ".join(map(str, endpoints)) for door, endpoints in house.endpoints.items() if endpoints}
-    await house.serve(ready=lambda: log.info("house open", hostname=config.hostname, **doors))
-    log.info("house closed")
 
 
-def _stop_at_eof(house: House) -> None:
-    """For the demo's houses: they hold the other end of a pipe, which closes when the demo dies."""
+def _shown(doors: Mapping[str, tuple[object, ...]]) -> dict[str, str]:
+    return {door: " ".join(map(str, endpoints)) for door, endpoints in doors.items() if endpoints}
+
+
+def _on_signals(stop: Callable[[], None], *, until_eof: bool) -> None:
+    """End gracefully when asked to, or when whoever holds the other end of our standard input is no more."""
     import asyncio
 
     loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    if not until_eof:
+        return
     descriptor = sys.stdin.fileno()
 
     def readable() -> None:
         loop.remove_reader(descriptor)
-        house.stop()
+        stop()
 
     loop.add_reader(descriptor, readable)

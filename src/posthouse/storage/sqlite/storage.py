@@ -28,6 +28,7 @@ from posthouse.storage.sqlite.settle import write_settlement
 from posthouse.storage.sqlite.spool import SqliteSpool
 from posthouse.storage.sqlite.sweep import sweep_messages, take_over_dead
 from posthouse.storage.sqlite.threads import Readers
+from posthouse.storage.sqlite.turn import WriterTurn
 from posthouse.storage.sqlite.writer import Batches, InlineWriter, ThreadWriter, Work, Writer, exit_now
 
 LIGHT_ROWS = 16
@@ -98,7 +99,7 @@ class SqliteStorage:
         storage = cls(
             connection=connection,
             checkpointer=checkpointer,
-            writer=_writer(Batches(connection, checkpointer, on_fatal), inline=inline_writer),
+            writer=_writer(Batches(connection, checkpointer, on_fatal), data_dir, inline=inline_writer),
             readers=readers,
             incarnation=incarnation,
             content=SqliteContent(folder, incarnation.name, disk, readers),
@@ -204,7 +205,7 @@ def _drafts(content: SqliteContent, acceptances: Sequence[Acceptance]) -> list[S
     return found
 
 
-def _writer(batches: Batches, *, inline: bool) -> Writer:
+def _writer(batches: Batches, data_dir: Path, *, inline: bool) -> Writer:
     if inline:
         return InlineWriter(batches)
-    return ThreadWriter(batches, asyncio.get_running_loop())
+    return ThreadWriter(batches, WriterTurn(data_dir), asyncio.get_running_loop())

@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar, cast
 
@@ -26,6 +27,7 @@ from posthouse.storage.errors import StorageBusy, StorageError
 from posthouse.storage.sqlite.checkpoint import Checkpointer
 from posthouse.storage.sqlite.connection import BUSY_TIMEOUT_MS
 from posthouse.storage.sqlite.errors import translated
+from posthouse.storage.sqlite.turn import WriterTurn
 
 MAX_PENDING = 4096
 """Pieces of work waiting; more callers wait until there is room."""
@@ -246,17 +248,19 @@ class InlineWriter:
 class ThreadWriter:
     """Commits, with the help of a thread, whatever has gathered while the last commit was under way."""
 
-    def __init__(self, batches: Batches, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, batches: Batches, turn: WriterTurn, loop: asyncio.AbstractEventLoop) -> None:
         self._batches = batches
+        self._turn = turn
         self._loop = loop
         self._waiting: deque[Item] = deque()
         self._gathered: list[Item] = []
         self._busy = False
         self._turns = 0
+        self._overdue: asyncio.TimerHandle | None = None
         self._room = asyncio.Semaphore(MAX_PENDING)
         self._closed = False
         self._idle = asyncio.Event()
-        self._jobs: SimpleQueue[tuple[list[Item], Callable[[list[Item]], None]] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._thread.start()
 
@@ -284,7 +288,9 @@ class ThreadWriter:
             self._idle.clear()
             await self._idle.wait()
         self._jobs.put(None)
-        await asyncio.to_thread(self._thread.join)
+        # A process that has the turn and does not go on holds the thread for ever; it may not hold us.
+        await asyncio.to_thread(self._thread.join, BUSY_TIMEOUT_MS / 1000)
+        self._turn.close()
 
     def abandon(self) -> None:
         self._closed = True
@@ -292,22 +298,38 @@ class ThreadWriter:
         self._gathered.clear()
         self._jobs.put(None)
         self._thread.join()
+        self._turn.close()
 
     def _begin(self) -> None:
-        """Open the next transaction: here for light work; with heavy work in the batch, all of it on the thread."""
+        """Gather, then get this process's turn to write: at once, or through the thread, which may wait for it."""
         if not self._waiting:
-            self._busy = False
-            self._idle.set()
-            return
-        if self._turns < GATHER_TURNS and len(self._waiting) < MAX_BATCH:
+            self._rest()
+        elif self._turns < GATHER_TURNS and len(self._waiting) < MAX_BATCH:
             self._turns += 1
             self._loop.call_soon(self._begin)
-            return
+        elif self._turn.try_take():
+            self._open()
+        else:
+            self._overdue = self._loop.call_later(BUSY_TIMEOUT_MS / 1000, self._refuse_waiting)
+            self._jobs.put(self._await_turn)
+
+    def _rest(self) -> None:
+        self._busy = False
+        self._idle.set()
+
+    def _open(self) -> None:
+        """Open a transaction, it being our turn: here for light work; with heavy work first, all on the thread."""
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
         self._turns = 0
         self._gathered = []
-        if self._waiting[0].heavy or self._batches.begin(wait=False) is not None:
+        if not self._waiting:
+            self._turn.give()
+            self._rest()
+        elif self._waiting[0].heavy or self._batches.begin(wait=False) is not None:
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
-            self._jobs.put((batch, self._batches.commit))
+            self._commit(batch, self._batches.commit)
         else:
             self._gather()
 
@@ -317,24 +339,47 @@ class ThreadWriter:
         try:
             for _ in range(STEP_ITEMS):
                 if not waiting or waiting[0].heavy or len(gathered) >= MAX_BATCH:
-                    self._jobs.put((gathered, self._batches.decide))
+                    self._commit(gathered, self._batches.decide)
                     return
                 gathered.append(waiting.popleft())
                 self._batches.run(gathered[-1])
         except _Void:
-            self._jobs.put((gathered, self._repeat))
+            self._commit(gathered, partial(self._batches.decide, void=True))
         else:
             self._loop.call_soon(self._gather)
 
-    def _repeat(self, batch: list[Item]) -> None:
-        self._batches.decide(batch, void=True)
+    def _refuse_waiting(self) -> None:
+        """Another process keeps its turn: nobody of ours waits longer than for SQLite's own lock."""
+        self._overdue = self._loop.call_later(BUSY_TIMEOUT_MS / 1000, self._refuse_waiting)
+        refused = list(self._waiting)
+        self._waiting.clear()
+        for item in refused:
+            item.error = StorageBusy("another process writes and does not end")
+        self._answer_all(refused)
+        if self._closed:
+            self._overdue.cancel()
+            self._rest()
+
+    def _commit(self, batch: list[Item], commit: Callable[[list[Item]], None]) -> None:
+        """Have the thread decide a batch, after which others may have their turn."""
+
+        def job() -> None:
+            try:
+                commit(batch)
+            finally:
+                self._turn.give()
+            self._loop.call_soon_threadsafe(self._answer, batch)
+
+        self._jobs.put(job)
+
+    def _await_turn(self) -> None:
+        self._turn.take()
+        self._loop.call_soon_threadsafe(self._open)
 
     def _run(self) -> None:
         try:
             while job := self._jobs.get():
-                batch, commit = job
-                commit(batch)
-                self._loop.call_soon_threadsafe(self._answer, batch)
+                job()
         except Stopped:
             return
         except RuntimeError:
@@ -344,12 +389,15 @@ class ThreadWriter:
 
     def _answer(self, batch: list[Item]) -> None:
         try:
-            for item in batch:
-                self._room.release()
-                self._answer_one(item)
+            self._answer_all(batch)
         finally:
             # Whatever went wrong with an answer, the next batch must not wait for it.
             self._begin()
+
+    def _answer_all(self, batch: list[Item]) -> None:
+        for item in batch:
+            self._room.release()
+            self._answer_one(item)
 
     def _answer_one(self, item: Item) -> None:
         future = item.future

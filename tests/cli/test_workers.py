@@ -1,0 +1,135 @@
+"""`workers = 2`: processes that share the ports and the store, and one that dies is replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import poplib
+import select
+import signal
+import smtplib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from posthouse.workers import Part
+from tests.cli.conftest import CONFIG, Command, spawn
+from tests.running_house import PASSWORD
+
+
+class Served:
+    """A house with two workers; `lines` reads its log."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = spawn("serve", folder=folder)
+        opened = self.wait_for("house open")
+        self.ports = {door: int(opened[door].rpartition(":")[2]) for door in ("smtp", "pop3")}
+
+    def wait_for(self, event: str) -> dict[str, str]:
+        """The next line of the log with this event."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            found: dict[str, str] = json.loads(line)
+            if found["event"] == event:
+                return found
+        raise AssertionError(f"the log ended without: {event}")
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers, in the order of their start."""
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def deliver(self) -> int:
+        """Hand a letter over a connection of its own; which worker took it."""
+        with smtplib.SMTP("127.0.0.1", self.ports["smtp"], "c.test", timeout=20) as client:
+            client.sendmail("a@far.test", ["ada@here.test"], b"Subject: x\r\n\r\nx\r\n")
+        return int(self.wait_for("message accepted")["worker"])
+
+    def stored(self) -> int:
+        client = poplib.POP3("127.0.0.1", self.ports["pop3"], timeout=20)
+        client.user("ada@here.test")
+        client.pass_(PASSWORD)
+        count = client.stat()[0]
+        client.quit()
+        return count
+
+
+@pytest.fixture
+def served(furnished: Command) -> Iterator[Served]:
+    (furnished.folder / "posthouse.toml").write_text("workers = 2\n" + CONFIG)
+    house = Served(furnished.folder)
+    try:
+        yield house
+    finally:
+        house.process.kill()
+        house.process.communicate()
+
+
+def test_every_worker_takes_mail_into_the_one_store(served: Served) -> None:
+    first, second = served.workers()
+    took = set()
+    for stopped in (first, second):
+        # A stopped process takes no connections: it is the other's turn.
+        os.kill(stopped, signal.SIGSTOP)
+        took.add(served.deliver())
+        os.kill(stopped, signal.SIGCONT)
+    assert took == {0, 1}
+    assert served.stored() == 2
+
+
+def test_a_worker_that_dies_is_replaced(served: Served) -> None:
+    first, second = served.workers()
+    os.kill(second, signal.SIGKILL)
+    assert served.wait_for("worker died")["status"] == -signal.SIGKILL
+    assert served.deliver() == 0
+    os.kill(first, signal.SIGKILL)
+    assert served.wait_for("worker died")["worker"] == 0
+    # Whoever connects meanwhile waits in the shared backlog for a worker that lives.
+    assert served.deliver() in (0, 1)
+    assert served.stored() == 2
+
+
+@pytest.mark.long
+def test_a_signal_ends_all_of_it_gracefully(served: Served) -> None:
+    workers = [os.pidfd_open(pid) for pid in served.workers()]
+    served.process.send_signal(signal.SIGTERM)
+    _out, err = served.process.communicate(timeout=30)
+    assert served.process.returncode == 0
+    assert "house closed" in err
+    assert "Traceback" not in err
+    for worker in workers:
+        assert select.select([worker], [], [], 20)[0]
+        os.close(worker)
+
+
+@pytest.mark.long
+def test_workers_end_when_their_parent_is_killed(served: Served) -> None:
+    workers = [os.pidfd_open(pid) for pid in served.workers()]
+    served.process.kill()
+    for worker in workers:
+        assert select.select([worker], [], [], 30)[0]
+        os.close(worker)
+
+
+def test_what_is_wrong_with_the_store_is_said_once(furnished: Command) -> None:
+    (furnished.folder / "posthouse.toml").write_text("workers = 2\n" + CONFIG)
+    (furnished.folder / "posthouse.db").write_bytes(b"no database" * 500)
+    process = spawn("serve", folder=furnished.folder)
+    _out, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err.count("is not a database") == 1
+    assert "Traceback" not in err
+
+
+def test_a_part_has_its_share_of_limits_and_its_doors() -> None:
+    with socket.socket() as opened:
+        part = Part(number=1, count=4, doors={"smtp": (opened,)})
+        again = Part.from_argument(part.to_argument())
+        assert again.doors is not None
+        (same,) = again.doors["smtp"]
+        assert same.fileno() == opened.fileno()
+        same.detach()
+        assert (again.number, again.count, again.leads) == (1, 4, False)
+        assert (again.of(100), again.of(2)) == (25, 1)

@@ -262,6 +262,8 @@ async def test_clear_text_inside_tls_breaks_it(server_tls: ssl.SSLContext, clien
     async with stream_and_socket() as (stream, peer):
         async with asyncio.TaskGroup() as group:
             upgrading = group.create_task(stream.start_tls(server_tls, server_side=True))
+            # A ClientHello before that would be octets in clear, and no upgrade.
+            await asyncio.sleep(0)
             raw = await asyncio.to_thread(_handshake, peer, client_tls)
         assert upgrading.result()
         raw.sendall(b"MAIL FROM:<eve@evil.test>\r\n")

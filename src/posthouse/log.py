@@ -6,8 +6,12 @@ may stand in any value: it is escaped and cut, so that it can neither forge a li
 
 from __future__ import annotations
 
+import json
 import sys
-from functools import lru_cache
+import time
+from collections.abc import Callable
+from functools import lru_cache, partial
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import TextIO, cast
 
 import structlog
@@ -17,6 +21,7 @@ Log = FilteringBoundLogger
 
 VALUE_CHARACTERS = 1000
 TRACE_CHARACTERS = 20_000
+_NUMBERS = frozenset({int, float, bool, type(None)})
 _SECRET_WORDS = ("password", "passwd", "secret", "verifier", "token", "credential", "authorization")
 
 
@@ -24,18 +29,10 @@ def make_log(stream: TextIO | None = None, *, json: bool | None = None, house: s
     """A logger that writes to `stream` (stderr). `json` None: JSON unless the stream is a terminal."""
     out = stream if stream is not None else sys.stderr
     as_json = not out.isatty() if json is None else json
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=True) if as_json else _render_text
-    )
+    render = _json_line if as_json else _text_line
     log: Log = structlog.wrap_logger(
         structlog.WriteLogger(cast(TextIO, _Patient(out))),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            _bounded,
-            renderer,
-        ],
+        processors=[partial(_finish, render)],
         wrapper_class=structlog.make_filtering_bound_logger(20),
     )
     return log.bind(house=house) if house else log
@@ -62,9 +59,27 @@ class _Patient:
             pass
 
 
-def _bounded(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Every value short, and nothing under a name that tells a secret."""
-    return {key: _bounded_value(key, value) for key, value in event.items()}
+def _finish(render: Callable[[EventDict], str], logger: WrappedLogger, method: str, event: EventDict) -> str:
+    """Time, level, and every value short, with nothing under a name that tells a secret.
+
+    One step instead of structlog's five, since a message writes two lines: they took a tenth of its time.
+    """
+    if "exc_info" in event:
+        event = dict(structlog.processors.format_exc_info(logger, method, event))
+    event["level"] = "error" if method == "exception" else method
+    event["timestamp"] = _timestamp(time.time())
+    return render({key: _bounded_value(key, value) for key, value in event.items()})
+
+
+def _timestamp(now: float) -> str:
+    """ISO 8601 with microseconds, in UTC."""
+    seconds = int(now)
+    return f"{_second(seconds)}.{int((now - seconds) * 1_000_000):06d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 @lru_cache(maxsize=512)
@@ -75,14 +90,23 @@ def _is_secret(key: str) -> bool:
 def _bounded_value(key: str, value: object) -> object:
     if _is_secret(key):
         return "(secret)"
-    if value is None or isinstance(value, bool | int | float):
+    if type(value) in _NUMBERS:
         return value
     text = value if isinstance(value, str) else str(value)
     limit = TRACE_CHARACTERS if key == "exception" else VALUE_CHARACTERS
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
 
 
-def _render_text(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+def _json_line(event: EventDict) -> str:
+    # What a value may be is known by now, and quoting alone is a third of an encoder's work.
+    parts = [
+        f"{_quoted(key)}: {_quoted(value) if isinstance(value, str) else json.dumps(value)}"
+        for key, value in event.items()
+    ]
+    return "{" + ", ".join(parts) + "}"
+
+
+def _text_line(event: EventDict) -> str:
     """One line whatever the values hold; only a traceback has more, each of them indented."""
     head = [event.pop("timestamp"), event.pop("level"), _escaped(str(event.pop("event")))]
     trace = event.pop("exception", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from typing import NewType
 
@@ -14,13 +13,12 @@ ContentId = NewType("ContentId", int)
 Uid = NewType("Uid", int)
 Uidl = NewType("Uidl", str)
 
-_CROCKFORD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
 QUEUE_ID_PATTERN = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 
 
 def new_queue_id(now: float, random: Random) -> QueueId:
     """128 bits, ordered by time: 48 bits of milliseconds, 80 of chance, as 26 characters of Crockford base 32."""
     number = (int(now * 1000) & ((1 << 48) - 1)) << 80 | int.from_bytes(random.octets(10), "big")
-    # RFC 4648's base 32 cuts from the left: six bits below make 26 whole characters of the 130 bits above them.
-    spelled = base64.b32encode((number << 6).to_bytes(17, "big"))[:26]
-    return QueueId(spelled.translate(_CROCKFORD).decode())
+    return QueueId("".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)]))

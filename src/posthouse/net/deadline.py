@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 
+LOOK_EVERY_S = 30.0
+"""The timer sleeps no longer than this, so that a shorter limit than the last one seldom has to move it."""
+
 
 class Deadline:
     """The one timer of one task's waits."""
@@ -42,7 +45,7 @@ class Deadline:
 
     def _arm(self) -> None:
         self.stop()
-        self._armed_for = self._expires_at
+        self._armed_for = min(self._expires_at, self._loop.time() + LOOK_EVERY_S)
         self._timer = self._loop.call_at(self._armed_for, self._fire)
 
     def _fire(self) -> None:

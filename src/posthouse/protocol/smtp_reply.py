@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from posthouse.mail.reply import EnhancedCode, Reply
 from posthouse.protocol.errors import LocalProtocolError, RemoteProtocolError
 
@@ -25,6 +27,7 @@ def encode_reply(reply: Reply) -> bytes:
     return encode_lines(code, label, text)
 
 
+@lru_cache(maxsize=64)
 def encode_lines(code: int, label: str, text: str) -> bytes:
     """Each line of `text` after the code and `label`: cut at 512 octets, anything but printable ASCII as "?"."""
     if len(text) <= 400 and text.isascii() and text.isprintable():

@@ -53,7 +53,7 @@ def test_plain_round_trip(login: str, password: str, authorization_id: str) -> N
         b"\0a\0b\0",
         b"\0a\0b\0c",
         b"\0" + b"a" * 256 + b"\0b",
-        b"\0a\0" + b"b" * 256,
+        b"\0a\0" + b"b" * 1025,
         b"a" * 256 + b"\0a\0b",
         b"\0\xff\0b",
         b"\0a\0\xff",
@@ -62,6 +62,12 @@ def test_plain_round_trip(login: str, password: str, authorization_id: str) -> N
 def test_bad_plain(message: bytes) -> None:
     with pytest.raises(SaslError):
         decode_plain(message)
+
+
+@pytest.mark.conformance("C127")
+def test_the_longest_fields() -> None:
+    message = b"\0".join([b"z" * 255, b"a" * 255, b"b" * 1024])
+    assert decode_plain(message) == Credentials("z" * 255, "a" * 255, "b" * 1024)
 
 
 def test_plain_with_and_without_initial_response() -> None:

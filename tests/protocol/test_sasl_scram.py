@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from posthouse.mail.account import ScramKeys
 from posthouse.protocol.errors import LocalProtocolError
-from posthouse.protocol.sasl import SaslError, ScramExchange, ScramKeys, ScramLookup, ScramProof, ScramVerifier
+from posthouse.protocol.sasl import SaslError, ScramExchange, ScramLookup, ScramProof, ScramVerifier
 from posthouse.protocol.sasl_scram import ScramClient, derive_keys
 
 CLIENT_NONCE, SERVER_NONCE = "rOprNGfwEbeRWgbNEkqO", "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from posthouse.mail.address import Address
-from posthouse.mail.ids import AccountId
+from posthouse.mail.ids import AccountId, CredentialId
 
 PASSWORD = "password"
 """The kind of the one chosen password of an account."""
+APP_PASSWORD = "app"
+"""The kind of passwords that were made for one program each."""
+SCRAM_ITERATIONS = 4096
+"""Those of new accounts (RFC 7677 §4). App passwords need no more: nobody guesses 128 random bits."""
+
+_NO_CREDENTIAL = CredentialId(0)
+
+
+@dataclass(frozen=True, slots=True)
+class ScramKeys:
+    """What a server keeps of one password (RFC 5802 §3). Not the password, but enough to guess it at leisure."""
+
+    stored_key: bytes = field(repr=False)
+    server_key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """One way to prove who one is. `verifier` is an Argon2id hash in its usual `$argon2id$…` spelling."""
+    """One way to prove who one is. How a `verifier` is spelled stands in `identity/hashes.py`."""
 
     kind: str
-    verifier: str
+    verifier: str = field(repr=False)
+    credential: CredentialId = _NO_CREDENTIAL
+    name: str = ""
+    scram: ScramKeys | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AppPassword:
+    """A line of `account app-password list`. Times are Unix seconds."""
+
+    name: str
+    created_at: float
+    last_used_at: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +55,8 @@ class Account:
     quota_octets: int | None
     suspended: bool
     credentials: tuple[Credential, ...]
+    scram_salt: bytes = field(default=b"", repr=False)
+    scram_iterations: int = SCRAM_ITERATIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

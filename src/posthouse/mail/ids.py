@@ -9,6 +9,7 @@ from posthouse.mail.world import Random
 
 QueueId = NewType("QueueId", str)
 AccountId = NewType("AccountId", int)
+CredentialId = NewType("CredentialId", int)
 ContentId = NewType("ContentId", int)
 Uid = NewType("Uid", int)
 Uidl = NewType("Uidl", str)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, Protocol
 
+from posthouse.mail.account import ScramKeys
 from posthouse.protocol.errors import LocalProtocolError
 
 MAX_FIELD_OCTETS = 255
@@ -111,14 +112,6 @@ class LoginExchange:
 
 
 MECHANISMS: dict[str, type[PlainExchange] | type[LoginExchange]] = {"PLAIN": PlainExchange, "LOGIN": LoginExchange}
-
-
-@dataclass(frozen=True, slots=True)
-class ScramKeys:
-    """What a server keeps of one password (RFC 5802 §3). Not the password, but enough to guess it at leisure."""
-
-    stored_key: bytes = field(repr=False)
-    server_key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 
+from posthouse.mail.account import ScramKeys
 from posthouse.protocol.errors import LocalProtocolError
 from posthouse.protocol.sasl import (
     MAX_FIELD_OCTETS,
     MAX_SCRAM_OCTETS,
     SaslError,
-    ScramKeys,
     attributes,
     decode_base64,
     encode_base64,

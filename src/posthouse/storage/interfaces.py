@@ -5,14 +5,14 @@ Every method may raise the errors of `storage/errors.py`. Times are Unix seconds
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 from posthouse.mail.acceptance import INBOX, Acceptance, Destination
-from posthouse.mail.account import Account, AccountSummary, Resolution
+from posthouse.mail.account import Account, AccountSummary, AppPassword, Resolution, ScramKeys
 from posthouse.mail.address import Address
 from posthouse.mail.content import ContentFacts, SealedContent
-from posthouse.mail.ids import AccountId, ContentId, QueueId, Uid
+from posthouse.mail.ids import AccountId, ContentId, CredentialId, QueueId, Uid
 from posthouse.mail.journey import JourneyEvent
 from posthouse.mail.maildrop import InUse, Listing, MaildropLock
 from posthouse.mail.spool import Claim, DueDestination, Settlement, SpoolRow
@@ -78,7 +78,7 @@ class Administration(Protocol):
 
     async def accounts(self) -> tuple[AccountSummary, ...]: ...
 
-    async def set_password(self, login: str, verifier: str, now: float) -> None: ...
+    async def set_password(self, login: str, verifier: str, now: float, scram: ScramKeys | None = None) -> None: ...
 
     async def set_suspended(self, login: str, suspended: bool) -> None: ...
 
@@ -89,6 +89,30 @@ class Administration(Protocol):
     async def aliases(self) -> tuple[tuple[Address, tuple[Address, ...]], ...]: ...
 
     async def remove_alias(self, address: Address) -> None: ...
+
+
+class Credentials(Protocol):
+    """What accounts log in with beside their chosen password. Raises DirectoryConflict as Administration does."""
+
+    async def add_app_password(
+        self, login: str, name: str, *, verifier: str, scram: ScramKeys | None, now: float
+    ) -> None: ...
+
+    async def app_passwords(self, login: str) -> tuple[AppPassword, ...]: ...
+
+    async def revoke_app_password(self, login: str, name: str) -> None: ...
+
+    async def replace(self, credential: CredentialId, old: str, new: str, scram: ScramKeys | None) -> None:
+        """Another verifier for the same password; nothing happens where it is not the old one any more."""
+        ...
+
+    async def note_used(self, used: Mapping[CredentialId, float]) -> None:
+        """When each was used last. No cache is dropped for it."""
+        ...
+
+    async def secret(self, name: str) -> bytes:
+        """32 random octets, the same for every process for ever; made when first asked for."""
+        ...
 
 
 class Maildrops(Protocol):
@@ -180,6 +204,8 @@ class Storage(Protocol):
     def directory(self) -> Directory: ...
     @property
     def administration(self) -> Administration: ...
+    @property
+    def credentials(self) -> Credentials: ...
     @property
     def content(self) -> Content: ...
     @property

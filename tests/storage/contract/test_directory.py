@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from posthouse.mail.account import Credential, Expansion, Mailbox, Remote, Unknown
+from posthouse.mail.account import Expansion, Mailbox, Remote, Unknown
 from posthouse.mail.address import Address, parse_address
 from posthouse.storage.errors import DirectoryConflict
 from tests.storage.contract.world import House, alice, bob, sender
@@ -64,7 +64,7 @@ async def test_an_account_by_its_login(house: House) -> None:
     found = await house.storage.directory.account("ALICE@house.test")
     assert found is not None
     assert (found.account, found.login, found.quota_octets, found.suspended) == (account, str(alice), 1000, False)
-    assert found.credentials == (Credential(kind="password", verifier="$argon2id$first"),)
+    assert [(c.kind, c.verifier) for c in found.credentials] == [("password", "$argon2id$first")]
     for login in ("bob@house.test", "alice", "", "' OR 1=1 --", "\x00"):
         assert await house.storage.directory.account(login) is None
 

@@ -7,23 +7,22 @@ from collections.abc import Sequence
 import apsw
 
 from posthouse.mail.acceptance import INBOX
-from posthouse.mail.account import PASSWORD, AccountSummary
+from posthouse.mail.account import PASSWORD, SCRAM_ITERATIONS, AccountSummary, ScramKeys
 from posthouse.mail.address import Address, AddressError, parse_domain
 from posthouse.mail.ids import AccountId
 from posthouse.mail.world import Random
 from posthouse.storage.errors import DirectoryConflict
 from posthouse.storage.sqlite.connection import row, rows
-from posthouse.storage.sqlite.directory import bump, login_key
+from posthouse.storage.sqlite.credentials import add_credential, find_account
+from posthouse.storage.sqlite.directory import bump
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.writer import T, Work, Writer
 
-SCRAM_ITERATIONS = 4096
 _SCRAM_SALT_OCTETS = 16
 
 _ADD_ACCOUNT = """
 INSERT INTO accounts(login, login_key, quota_octets, created_at, scram_salt, scram_iterations)
 VALUES (?, ?, ?, ?, ?, ?)"""
-_ADD_CREDENTIAL = "INSERT INTO credentials(account, kind, verifier, created_at) VALUES (?, ?, ?, ?)"
 _SUMMARIES = """
 SELECT account, login, quota_octets, suspended, coalesce(sum(message_count), 0), coalesce(sum(used_octets), 0)
 FROM accounts LEFT JOIN folders USING (account) WHERE removed_at IS NULL GROUP BY account ORDER BY login_key"""
@@ -76,7 +75,7 @@ class SqliteAdministration:
             login = (str(address), address.key, quota_octets, now, salt, SCRAM_ITERATIONS)
             connection.execute(_ADD_ACCOUNT, login)
             account = AccountId(connection.last_insert_rowid())
-            connection.execute(_ADD_CREDENTIAL, (account, PASSWORD, verifier, now))
+            add_credential(connection, account, PASSWORD, verifier, now=now)
             spelled = (address.key, address.local_part, address.domain, account)
             connection.execute("INSERT INTO addresses VALUES (?, ?, ?, ?)", spelled)
             folder = (account, INBOX, int(now))
@@ -99,24 +98,24 @@ class SqliteAdministration:
             for account, login, quota_octets, suspended, message_count, used_octets in found
         )
 
-    async def set_password(self, login: str, verifier: str, now: float) -> None:
+    async def set_password(self, login: str, verifier: str, now: float, scram: ScramKeys | None = None) -> None:
         def work(connection: apsw.Connection) -> None:
-            account = _account(connection, login)
+            account = find_account(connection, login)
             connection.execute("DELETE FROM credentials WHERE account = ? AND kind = ?", (account, PASSWORD))
-            connection.execute(_ADD_CREDENTIAL, (account, PASSWORD, verifier, now))
+            add_credential(connection, account, PASSWORD, verifier, scram=scram, now=now)
 
         await self._change(work)
 
     async def set_suspended(self, login: str, suspended: bool) -> None:
         def work(connection: apsw.Connection) -> None:
-            account = _account(connection, login)
+            account = find_account(connection, login)
             connection.execute("UPDATE accounts SET suspended = ? WHERE account = ?", (suspended, account))
 
         await self._change(work)
 
     async def remove_account(self, login: str, *, keep_mail: bool, now: float) -> None:
         def work(connection: apsw.Connection) -> None:
-            account = _account(connection, login)
+            account = find_account(connection, login)
             connection.execute("UPDATE accounts SET removed_at = ? WHERE account = ?", (now, account))
             connection.execute("DELETE FROM credentials WHERE account = ?", (account,))
             connection.execute("DELETE FROM addresses WHERE account = ?", (account,))
@@ -194,14 +193,6 @@ def _require_free(connection: apsw.Connection, address: Address) -> None:
     for table, kind in (("addresses", "account"), ("aliases", "alias")):
         if row(connection, f"SELECT 1 FROM {table} WHERE address_key = ?", (address.key,)) is not None:
             raise DirectoryConflict(f"there is an {kind} {address} already; run: posthouse {kind} list")
-
-
-def _account(connection: apsw.Connection, login: str) -> AccountId:
-    key = login_key(login)
-    found = row(connection, "SELECT account FROM accounts WHERE login_key = ? AND removed_at IS NULL", (key,))
-    if found is None:
-        raise DirectoryConflict(f"there is no account {login}; see: posthouse account list")
-    return AccountId(found[0])
 
 
 def _remove_mail(connection: apsw.Connection, account: AccountId, now: float) -> None:

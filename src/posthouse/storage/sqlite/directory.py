@@ -7,9 +7,9 @@ from typing import Any
 
 import apsw
 
-from posthouse.mail.account import Account, Credential, Expansion, Mailbox, Remote, Resolution, Unknown
+from posthouse.mail.account import Account, Credential, Expansion, Mailbox, Remote, Resolution, ScramKeys, Unknown
 from posthouse.mail.address import Address, AddressError, parse_address, quoted, unquoted
-from posthouse.mail.ids import AccountId
+from posthouse.mail.ids import AccountId, CredentialId
 from posthouse.storage.sqlite.connection import row, rows
 from posthouse.storage.sqlite.errors import storage_errors
 from posthouse.storage.sqlite.threads import Readers
@@ -20,8 +20,12 @@ _VERSION = "SELECT version FROM directory_version"
 _MAILBOX = """
 SELECT account, login FROM addresses JOIN accounts USING (account) WHERE address_key = ? AND removed_at IS NULL"""
 _TARGETS = "SELECT local_part, domain FROM alias_targets WHERE address_key = ? ORDER BY target_number"
-_ACCOUNT = "SELECT account, login, quota_octets, suspended FROM accounts WHERE login_key = ? AND removed_at IS NULL"
-_CREDENTIALS = "SELECT kind, verifier FROM credentials WHERE account = ? ORDER BY credential"
+_ACCOUNT = """
+SELECT account, login, quota_octets, suspended, scram_salt, scram_iterations
+FROM accounts WHERE login_key = ? AND removed_at IS NULL"""
+_CREDENTIALS = """
+SELECT credential, kind, verifier, name, scram_stored_key, scram_server_key
+FROM credentials WHERE account = ? ORDER BY credential"""
 # Whoever is a direct target of an alias may answer as it.
 _IDENTITIES = """
 SELECT local_part, domain FROM addresses WHERE account = ?1
@@ -92,14 +96,16 @@ class SqliteDirectory:
         found = row(self._connection, _ACCOUNT, (key,))
         if found is None:
             return None
-        account, login, quota_octets, suspended = found
+        account, login, quota_octets, suspended, salt, iterations = found
         credentials: list[Any] = rows(self._connection, _CREDENTIALS, (account,))
         return Account(
             account=account,
             login=login,
             quota_octets=quota_octets,
             suspended=bool(suspended),
-            credentials=tuple(Credential(kind=kind, verifier=verifier) for kind, verifier in credentials),
+            credentials=tuple(_credential(*credential) for credential in credentials),
+            scram_salt=salt,
+            scram_iterations=iterations,
         )
 
     def _look_up_identities(self, account: AccountId) -> tuple[Address, ...]:
@@ -107,6 +113,13 @@ class SqliteDirectory:
 
     def _look_up_domain(self, domain: str) -> bool:
         return row(self._connection, "SELECT 1 FROM domains WHERE domain = ?", (domain,)) is not None
+
+
+def _credential(
+    credential: CredentialId, kind: str, verifier: str, name: str, stored_key: bytes | None, server_key: bytes | None
+) -> Credential:
+    scram = None if stored_key is None or server_key is None else ScramKeys(stored_key, server_key)
+    return Credential(kind=kind, verifier=verifier, credential=credential, name=name, scram=scram)
 
 
 def login_key(login: str) -> str | None:

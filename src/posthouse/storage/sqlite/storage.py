@@ -18,6 +18,7 @@ from posthouse.storage.sqlite.changes import LocalChanges
 from posthouse.storage.sqlite.checkpoint import Checkpointer
 from posthouse.storage.sqlite.connection import DATABASE, forget
 from posthouse.storage.sqlite.content import SqliteContent, SqliteDraft
+from posthouse.storage.sqlite.credentials import SqliteCredentials
 from posthouse.storage.sqlite.directory import SqliteDirectory
 from posthouse.storage.sqlite.errors import storage_errors
 from posthouse.storage.sqlite.incarnation import Incarnation
@@ -62,6 +63,7 @@ class SqliteStorage:
         self.changes = LocalChanges()
         self.directory = SqliteDirectory(readers)
         self.administration = SqliteAdministration(writer, readers, random)
+        self.credentials = SqliteCredentials(writer, readers, random)
         self.maildrops = SqliteMaildrops(writer, readers, content, clock, random)
         self.spool = SqliteSpool(writer, readers, self.changes, random, incarnation.name)
         self.journey = SqliteJourney(writer, readers)

@@ -21,7 +21,7 @@ _ADD = """
 INSERT INTO credentials(account, kind, verifier, name, created_at, scram_stored_key, scram_server_key)
 VALUES (?, ?, ?, ?, ?, ?, ?)"""
 _LIST = """
-SELECT name, created_at, last_used_at FROM credentials
+SELECT name, credentials.created_at, last_used_at FROM credentials
 JOIN accounts USING (account) WHERE login_key = ? AND removed_at IS NULL AND kind = ? ORDER BY credential"""
 _REPLACE = """
 UPDATE credentials SET verifier = ?, scram_stored_key = ?, scram_server_key = ?

@@ -13,7 +13,7 @@ import uvloop
 
 from posthouse.app import House, World, open_storage
 from posthouse.config import Config, parse
-from posthouse.identity.authenticator import hash_password
+from posthouse.identity.hashes import hash_password
 from posthouse.log import make_log
 from posthouse.mail.address import parse_address
 from posthouse.storage.interfaces import Storage

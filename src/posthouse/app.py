@@ -21,7 +21,8 @@ from posthouse.forwarding.relay import Relay
 from posthouse.forwarding.routes import Router
 from posthouse.forwarding.runner import QueueRunner, RunnerLimits
 from posthouse.forwarding.schedule import RetrySchedule
-from posthouse.identity.authenticator import Authenticator
+from posthouse.identity.authenticator import Authenticator, IdentityRules
+from posthouse.identity.limiter import LimiterRules
 from posthouse.log import Log
 from posthouse.mail.world import Clock, Random
 from posthouse.net.connect import Connector, TcpConnector
@@ -33,6 +34,7 @@ from posthouse.protocol.pop3_server import Pop3Options
 from posthouse.protocol.smtp_server import ServerOptions
 from posthouse.reception.session import SmtpDoor, SmtpLimits, SmtpSession
 from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
+from posthouse.storage.errors import StorageError
 from posthouse.storage.interfaces import Storage
 from posthouse.storage.sqlite.storage import SqliteStorage
 from posthouse.workers import Part, lock_folder
@@ -144,7 +146,14 @@ class House:
             world.clock,
             world.random,
         )
-        self.authenticator = Authenticator(self.storage.directory, world.clock, world.random)
+        self.authenticator = Authenticator(
+            self.storage.directory,
+            self.storage.credentials,
+            world.clock,
+            world.random,
+            self.log,
+            rules=_identity_rules(config),
+        )
         router = Router(
             resolver=world.resolver or _resolver(config),
             explicit=config.forwarding.next_hop,
@@ -309,6 +318,7 @@ class House:
             await asyncio.sleep(SWEEP_EVERY_S)
             try:
                 await self.storage.sweep(self.world.clock.now())
+                await self.authenticator.flush()
             except Exception:
                 self.log.exception("sweep failed")
 
@@ -339,6 +349,10 @@ class House:
             listener.stop()
         if hasattr(self, "authenticator"):
             self.authenticator.close()
+            try:
+                await self.authenticator.flush()
+            except StorageError:
+                self.log.warning("times of last use not written", exc_info=True)
         await self.storage.close()
         self._unlock()
 
@@ -375,6 +389,17 @@ def bind_all(endpoints: tuple[Endpoint, ...]) -> tuple[socket.socket, ...]:
             opened.close()
         raise
     return tuple(bound)
+
+
+def _identity_rules(config: Config) -> IdentityRules:
+    auth = config.auth
+    limiter = LimiterRules(
+        failures=auth.failures_before_slowing,
+        delay_s=auth.slowing_delay,
+        longest_delay_s=auth.slowing_longest,
+        window_s=auth.slowing_window,
+    )
+    return IdentityRules(limiter=limiter, scram=auth.scram, scram_for_passwords=auth.scram_for_passwords)
 
 
 def _resolver(config: Config) -> Resolver:

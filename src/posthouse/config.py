@@ -35,6 +35,7 @@ SEARCHED = (Path("posthouse.toml"), Path("/etc/posthouse/posthouse.toml"))
 
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)\Z")
 MESSAGE_CHARACTERS = 300
+LONGEST_SLOWING_S = 30.0
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -191,6 +192,12 @@ class Auth(_Section):
     """Who may log in, and how."""
 
     allow_cleartext: Flag = False
+    scram: Flag = True
+    scram_for_passwords: Flag = False
+    failures_before_slowing: Count = Field(default=5, ge=1, le=50)
+    slowing_delay: Duration = 1.0
+    slowing_longest: Duration = 8.0
+    slowing_window: Duration = 900.0
 
 
 class Reception(_Section):
@@ -292,6 +299,12 @@ class Config(_Section):
             raise ValueError(f"hostname {self.hostname!r} is not a full name such as mx.example.org")
         if self.hostname.rpartition(".")[2].isdigit():
             raise ValueError(f"hostname {self.hostname!r} is an IP address; write [{self.hostname}]")
+        if self.auth.scram_for_passwords and not self.auth.scram:
+            raise ValueError("auth.scram_for_passwords needs auth.scram")
+        if self.auth.slowing_longest < self.auth.slowing_delay:
+            raise ValueError("auth.slowing_longest is shorter than auth.slowing_delay")
+        if self.auth.slowing_longest > LONGEST_SLOWING_S:
+            raise ValueError("auth.slowing_longest is above 30s, in which mail programs give up")
         if self.auth.allow_cleartext:
             for endpoint in (*self.listen.submission, *self.listen.pop3):
                 if not endpoint.is_loopback:

@@ -105,7 +105,7 @@ def account_add(
     ] = None,
 ) -> None:
     """Make an account and a password, which is shown once."""
-    from posthouse.identity.authenticator import hash_password
+    from posthouse.identity.hashes import hash_password
 
     checked = address_argument(address)
     quota_octets = parse_size(quota) if quota is not None else None
@@ -152,7 +152,7 @@ def account_password(
     address: AddressArgument, config: ConfigOption = None, password_stdin: PasswordStdin = False
 ) -> None:
     """Give an account a new password."""
-    from posthouse.identity.authenticator import hash_password
+    from posthouse.identity.hashes import hash_password
 
     checked = address_argument(address)
     password, made = _password(password_stdin)

@@ -148,7 +148,7 @@ def _furnish(made: Path, hostname: str, domain: str, address: Address, password:
 
 async def _fill(config: Config, world: World, domain: str, address: Address, password: str) -> None:
     from posthouse.app import open_storage
-    from posthouse.identity.authenticator import hash_password
+    from posthouse.identity.hashes import hash_password
 
     storage = await open_storage(config, world, create=True)
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from posthouse.app import World, open_storage
 from posthouse.config import load
-from posthouse.identity.authenticator import hash_password
+from posthouse.identity.hashes import hash_password
 from posthouse.mail.address import parse_address
 
 START_TIMEOUT_S = 30.0

@@ -214,11 +214,15 @@ class SmtpSession:
         self.smtp.tls_started(self.door.tls_options)
 
     async def _authenticate(self, event: Authenticate) -> None:
-        if event.authorization_id not in ("", event.login):
-            self._refuse("AUTH", _LOGIN_WRONG)
-            return
         try:
-            account = await self.door.authenticator.authenticate(event.login, event.password)
+            account = await self.door.authenticator.authenticate(
+                event.login,
+                event.password,
+                peer_address=self.stream.peer_address,
+                protocol="smtp",
+                session=self._session,
+                authorization_id=event.authorization_id,
+            )
         except (TooManyLogins, StorageError):
             self._refuse("AUTH", _LOGIN_LATER)
             return
@@ -227,7 +231,6 @@ class SmtpSession:
             self.smtp.reply(_LOGIN_OK)
             return
         self._failed_logins += 1
-        self._log.warning("login failed", login=event.login, protocol="smtp")
         self._refuse("AUTH", _LOGIN_WRONG)
         if self._failed_logins >= self.door.limits.failed_logins:
             self.smtp.close(_TOO_MANY_ERRORS)

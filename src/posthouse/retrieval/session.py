@@ -151,13 +151,18 @@ class Pop3Session:
 
     async def _login(self, event: Login) -> None:
         try:
-            account = await self.door.authenticator.authenticate(event.name, event.password)
+            account = await self.door.authenticator.authenticate(
+                event.name,
+                event.password,
+                peer_address=self.stream.peer_address,
+                protocol="pop3",
+                session=self._session,
+            )
         except (TooManyLogins, StorageError):
             self.pop3.refuse(SYS_TEMP, "Logins cannot be checked now; try again later")
             return
         if account is None:
             self._failed_logins += 1
-            self._log.warning("login failed", login=event.name, protocol="pop3")
             self.pop3.refuse(AUTH, "The login or the password is wrong")
             if self._failed_logins >= self.door.limits.failed_logins:
                 self.pop3.close()

@@ -63,7 +63,7 @@ class Command:
 
     def run(self, *arguments: str, stdin: str = "") -> Ran:
         self._monkeypatch.setattr(sys, "argv", ["posthouse", *arguments])
-        self._monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), "utf-8"))
         self._capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()

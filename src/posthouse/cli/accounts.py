@@ -105,17 +105,20 @@ def account_add(
     ] = None,
 ) -> None:
     """Make an account and a password, which is shown once."""
-    from posthouse.identity.hashes import hash_password
+    from posthouse.cli.passwords import scram_keys, verifier_for
 
     checked = address_argument(address)
     quota_octets = parse_size(quota) if quota is not None else None
     password, made = _password(password_stdin)
-    verifier = hash_password(password)
+    verifier = verifier_for(password)
 
-    async def work(storage: Storage, _config: Config, world: World) -> None:
-        await storage.administration.add_account(
-            checked, verifier=verifier, quota_octets=quota_octets, now=world.clock.now()
-        )
+    async def work(storage: Storage, config: Config, world: World) -> None:
+        now = world.clock.now()
+        await storage.administration.add_account(checked, verifier=verifier, quota_octets=quota_octets, now=now)
+        if config.auth.scram_for_passwords:
+            # The keys need the salt, which the account has only now.
+            keys = await scram_keys(storage, checked, password)
+            await storage.administration.set_password(checked.key, verifier, now, keys)
 
     with_storage(config, work)
     print(f"Account {checked} is there." + (f" Its password, shown this once: {password}" if made else ""))
@@ -152,14 +155,15 @@ def account_password(
     address: AddressArgument, config: ConfigOption = None, password_stdin: PasswordStdin = False
 ) -> None:
     """Give an account a new password."""
-    from posthouse.identity.hashes import hash_password
+    from posthouse.cli.passwords import scram_keys, verifier_for
 
     checked = address_argument(address)
     password, made = _password(password_stdin)
-    verifier = hash_password(password)
+    verifier = verifier_for(password)
 
-    async def work(storage: Storage, _config: Config, world: World) -> None:
-        await storage.administration.set_password(checked.key, verifier, world.clock.now())
+    async def work(storage: Storage, config: Config, world: World) -> None:
+        keys = await scram_keys(storage, checked, password) if config.auth.scram_for_passwords else None
+        await storage.administration.set_password(checked.key, verifier, world.clock.now(), keys)
 
     with_storage(config, work)
     print(f"{checked} has a new password" + (f", shown this once: {password}" if made else "."))
@@ -171,7 +175,7 @@ def account_suspend(
     config: ConfigOption = None,
     undo: Annotated[bool, typer.Option("--undo", help="Let the account log in again.")] = False,
 ) -> None:
-    """Refuse an account's logins; its mail is still taken and kept."""
+    """Refuse an account's logins; its mail is still taken."""
     checked = address_argument(address)
 
     async def work(storage: Storage, _config: Config, _world: World) -> None:
@@ -180,6 +184,12 @@ def account_suspend(
     with_storage(config, work)
     undoing = f"undo it with: posthouse account suspend {checked} --undo"
     print(f"{checked} may {'log in again.' if undo else f'not log in any more; {undoing}'}")
+
+
+@account.command("resume")
+def account_resume(address: AddressArgument, config: ConfigOption = None) -> None:
+    """Let a suspended account log in again."""
+    account_suspend(address, config, undo=True)
 
 
 @account.command("remove")

@@ -37,6 +37,26 @@ class Credential:
     scram: ScramKeys | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAccount:
+    """An account that is moved here. `line`: where it stood in the file; `aliases`: further addresses of it."""
+
+    line: int
+    address: Address
+    verifier: str = field(repr=False)
+    quota_octets: int | None
+    suspended: bool
+    aliases: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportProblem:
+    """Why the account of this line was not taken, in words for the operator."""
+
+    line: int
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class AppPassword:
     """A line of `account app-password list`. Times are Unix seconds."""

@@ -9,7 +9,15 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 from posthouse.mail.acceptance import INBOX, Acceptance, Destination
-from posthouse.mail.account import Account, AccountSummary, AppPassword, Resolution, ScramKeys
+from posthouse.mail.account import (
+    Account,
+    AccountSummary,
+    AppPassword,
+    ImportProblem,
+    NewAccount,
+    Resolution,
+    ScramKeys,
+)
 from posthouse.mail.address import Address
 from posthouse.mail.content import ContentFacts, SealedContent
 from posthouse.mail.ids import AccountId, ContentId, CredentialId, QueueId, Uid
@@ -75,6 +83,12 @@ class Administration(Protocol):
     async def add_account(
         self, address: Address, *, verifier: str, quota_octets: int | None, now: float
     ) -> AccountId: ...
+
+    async def import_accounts(
+        self, accounts: Sequence[NewAccount], *, now: float, skip_errors: bool, dry_run: bool
+    ) -> tuple[ImportProblem, ...]:
+        """All of them or, unless `skip_errors`, none, in one transaction; `dry_run`: none, but all is looked at."""
+        ...
 
     async def accounts(self) -> tuple[AccountSummary, ...]: ...
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import apsw
 
 from posthouse.mail.acceptance import INBOX
-from posthouse.mail.account import PASSWORD, SCRAM_ITERATIONS, AccountSummary, ScramKeys
+from posthouse.mail.account import PASSWORD, SCRAM_ITERATIONS, AccountSummary, ImportProblem, NewAccount, ScramKeys
 from posthouse.mail.address import Address, AddressError, parse_domain
 from posthouse.mail.ids import AccountId
 from posthouse.mail.world import Random
@@ -70,17 +70,20 @@ class SqliteAdministration:
         salt = self._random.octets(_SCRAM_SALT_OCTETS)
 
         def work(connection: apsw.Connection) -> AccountId:
-            _require_local(connection, address.domain)
-            _require_free(connection, address)
-            login = (str(address), address.key, quota_octets, now, salt, SCRAM_ITERATIONS)
-            connection.execute(_ADD_ACCOUNT, login)
-            account = AccountId(connection.last_insert_rowid())
-            add_credential(connection, account, PASSWORD, verifier, now=now)
-            spelled = (address.key, address.local_part, address.domain, account)
-            connection.execute("INSERT INTO addresses VALUES (?, ?, ?, ?)", spelled)
-            folder = (account, INBOX, int(now))
-            connection.execute("INSERT INTO folders(account, name, uid_validity) VALUES (?, ?, ?)", folder)
-            return account
+            return insert_account(connection, address, verifier, quota_octets=quota_octets, now=now, salt=salt)
+
+        return await self._change(work)
+
+    async def import_accounts(
+        self, accounts: Sequence[NewAccount], *, now: float, skip_errors: bool, dry_run: bool
+    ) -> tuple[ImportProblem, ...]:
+        def work(connection: apsw.Connection) -> tuple[ImportProblem, ...]:
+            connection.execute("SAVEPOINT import")
+            problems = tuple(self._import(connection, accounts, now))
+            if dry_run or (problems and not skip_errors):
+                connection.execute("ROLLBACK TO import")
+            connection.execute("RELEASE import")
+            return problems
 
         return await self._change(work)
 
@@ -125,22 +128,7 @@ class SqliteAdministration:
         await self._change(work)
 
     async def add_alias(self, address: Address, targets: Sequence[Address]) -> None:
-        if not targets:
-            raise DirectoryConflict(f"the alias {address} needs at least one target")
-        if address.key in {target.key for target in targets}:
-            raise DirectoryConflict(f"the alias {address} leads to itself")
-
-        def work(connection: apsw.Connection) -> None:
-            _require_local(connection, address.domain)
-            _require_free(connection, address)
-            spelled = (address.key, address.local_part, address.domain)
-            connection.execute("INSERT INTO aliases VALUES (?, ?, ?)", spelled)
-            connection.executemany(
-                "INSERT INTO alias_targets VALUES (?, ?, ?, ?, ?)",
-                [(address.key, number, t.local_part, t.domain, t.key) for number, t in enumerate(targets)],
-            )
-
-        await self._change(work)
+        await self._change(lambda connection: insert_alias(connection, address, targets))
 
     async def aliases(self) -> tuple[tuple[Address, tuple[Address, ...]], ...]:
         sql = """
@@ -159,6 +147,24 @@ class SqliteAdministration:
 
         await self._change(work)
 
+    def _import(
+        self, connection: apsw.Connection, accounts: Sequence[NewAccount], now: float
+    ) -> Iterator[ImportProblem]:
+        for new in accounts:
+            salt = self._random.octets(_SCRAM_SALT_OCTETS)
+            connection.execute("SAVEPOINT one")
+            try:
+                account = insert_account(
+                    connection, new.address, new.verifier, quota_octets=new.quota_octets, now=now, salt=salt
+                )
+                connection.execute("UPDATE accounts SET suspended = ? WHERE account = ?", (new.suspended, account))
+                for alias in new.aliases:
+                    insert_alias(connection, alias, (new.address,))
+            except DirectoryConflict as exc:
+                connection.execute("ROLLBACK TO one")
+                yield ImportProblem(new.line, str(exc))
+            connection.execute("RELEASE one")
+
     async def _change(self, work: Work[T]) -> T:
         """Run it in one transaction with the stamp that makes every process see it."""
 
@@ -168,6 +174,38 @@ class SqliteAdministration:
             return value
 
         return await self._writer.submit(both)
+
+
+def insert_account(
+    connection: apsw.Connection, address: Address, verifier: str, *, quota_octets: int | None, now: float, salt: bytes
+) -> AccountId:
+    """An account with its password, its address and its Inbox. Raises DirectoryConflict."""
+    _require_local(connection, address.domain)
+    _require_free(connection, address)
+    login = (str(address), address.key, quota_octets, now, salt, SCRAM_ITERATIONS)
+    connection.execute(_ADD_ACCOUNT, login)
+    account = AccountId(connection.last_insert_rowid())
+    add_credential(connection, account, PASSWORD, verifier, now=now)
+    spelled = (address.key, address.local_part, address.domain, account)
+    connection.execute("INSERT INTO addresses VALUES (?, ?, ?, ?)", spelled)
+    folder = (account, INBOX, int(now))
+    connection.execute("INSERT INTO folders(account, name, uid_validity) VALUES (?, ?, ?)", folder)
+    return account
+
+
+def insert_alias(connection: apsw.Connection, address: Address, targets: Sequence[Address]) -> None:
+    """An address that leads to others. Raises DirectoryConflict."""
+    if not targets:
+        raise DirectoryConflict(f"the alias {address} needs at least one target")
+    if address.key in {target.key for target in targets}:
+        raise DirectoryConflict(f"the alias {address} leads to itself")
+    _require_local(connection, address.domain)
+    _require_free(connection, address)
+    connection.execute("INSERT INTO aliases VALUES (?, ?, ?)", (address.key, address.local_part, address.domain))
+    connection.executemany(
+        "INSERT INTO alias_targets VALUES (?, ?, ?, ?, ?)",
+        [(address.key, number, t.local_part, t.domain, t.key) for number, t in enumerate(targets)],
+    )
 
 
 def _domain(text: str) -> str:

@@ -1,0 +1,31 @@
+"""What the commands need for passwords. Imported where it is used: Argon2 takes its time to load."""
+
+from __future__ import annotations
+
+from posthouse.cli.common import Problem
+from posthouse.identity.hashes import hash_password
+from posthouse.mail.account import ScramKeys
+from posthouse.mail.address import Address
+from posthouse.protocol.sasl import SaslError
+from posthouse.protocol.sasl_scram import derive_keys
+from posthouse.storage.errors import DirectoryConflict
+from posthouse.storage.interfaces import Storage
+
+
+def verifier_for(password: str) -> str:
+    """The hash of a chosen password."""
+    try:
+        return hash_password(password)
+    except ValueError as exc:
+        raise Problem(str(exc)) from exc
+
+
+async def scram_keys(storage: Storage, login: Address, password: str) -> ScramKeys | None:
+    """The keys of a password under the account's salt; None where SASLprep forbids it. Raises DirectoryConflict."""
+    account = await storage.directory.account(login.key)
+    if account is None:
+        raise DirectoryConflict(f"there is no account {login}; see: posthouse account list")
+    try:
+        return derive_keys(password, account.scram_salt, account.scram_iterations)
+    except SaslError:
+        return None

@@ -41,6 +41,7 @@ from posthouse.workers import Part, lock_folder
 
 SELF_SIGNED = ("self-signed.crt", "self-signed.key")
 SWEEP_EVERY_S = 60.0
+NOTE_LOGINS_EVERY_S = 60.0
 GRACE_S = 10.0
 
 
@@ -120,11 +121,13 @@ class House:
                 for listener in self._listeners:
                     await listener.start(group)
                 attempts = [group.create_task(self.runner.run())] if self.part.leads else []
-                sweeper = group.create_task(self._sweep()) if self.part.leads else None
+                chores = [group.create_task(self._note_logins())]
+                if self.part.leads:
+                    chores.append(group.create_task(self._sweep()))
                 ready()
                 await self._stop.wait()
-                if sweeper is not None:
-                    sweeper.cancel()
+                for chore in chores:
+                    chore.cancel()
                 await self._end_sessions(attempts)
         finally:
             await self._close()
@@ -318,9 +321,17 @@ class House:
             await asyncio.sleep(SWEEP_EVERY_S)
             try:
                 await self.storage.sweep(self.world.clock.now())
-                await self.authenticator.flush()
             except Exception:
                 self.log.exception("sweep failed")
+
+    async def _note_logins(self) -> None:
+        """Write when app passwords were last used, off the way of logins; every worker knows its own."""
+        while True:
+            await asyncio.sleep(NOTE_LOGINS_EVERY_S)
+            try:
+                await self.authenticator.flush()
+            except Exception:
+                self.log.exception("times of last use not written")
 
     async def _end_sessions(self, attempts: list[asyncio.Task[None]]) -> None:
         """Close the doors, tell idle sessions, give the others and the attempts under way GRACE_S."""

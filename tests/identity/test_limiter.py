@@ -168,3 +168,10 @@ def test_no_wait_is_longer_than_said(steps: list[str], attackers: int) -> None:
                 assert wait is not None
                 assert 0 <= wait <= RULES.longest_delay_s
     assert guessing.limiter.failed("alice", HERE) <= COUNT_LIMIT
+
+
+def test_other_rules_keep_the_counts(guessing: Guessing) -> None:
+    guessing.fail("alice", times=4)
+    assert guessing.wait("alice", ELSEWHERE) == 2
+    guessing.limiter.reconfigure(LimiterRules(failures=4, delay_s=0.5))
+    assert guessing.wait("alice", ELSEWHERE) == 0.5

@@ -202,6 +202,11 @@ class Authenticator:
             self._note_used(credential)
         return account
 
+    def reconfigure(self, rules: IdentityRules) -> None:
+        """Go by other rules from now on; what was counted and remembered stays."""
+        self._rules = rules
+        self._limiter.reconfigure(rules.limiter)
+
     async def flush(self) -> None:
         """Write when credentials were last used; kept off the way of a login. Raises what storage raises."""
         used, self._used = self._used, {}

@@ -46,7 +46,6 @@ class LoginLimiter:
     """Says how long an attempt has to wait, and is told how it ended."""
 
     def __init__(self, rules: LimiterRules, clock: Clock) -> None:
-        self._rules = rules
         self._clock = clock
         self._accounts = _Counts(rules, clock)
         self._addresses = _Counts(rules, clock)
@@ -54,6 +53,11 @@ class LoginLimiter:
         self._pairs = _Counts(rules, clock)
         self._queue_ends: OrderedDict[str, float] = OrderedDict()
         self._known: OrderedDict[tuple[str, str], float] = OrderedDict()
+
+    def reconfigure(self, rules: LimiterRules) -> None:
+        """Go by other rules from now on; the counts stay."""
+        for counts in (self._accounts, self._addresses, self._networks, self._pairs):
+            counts.rules = rules
 
     def wait_s(self, login: str, peer_address: str) -> float | None:
         """How long this attempt has to wait; None: it must be refused, too many wait already at this address."""
@@ -106,7 +110,7 @@ class _Counts:
     """Numbers of failures that halve in each window. The keys longest not counted are the first forgotten."""
 
     def __init__(self, rules: LimiterRules, clock: Clock) -> None:
-        self._rules = rules
+        self.rules = rules
         self._clock = clock
         self._counts: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -123,14 +127,14 @@ class _Counts:
 
     def delay_s(self, key: str, share: int = 1) -> float:
         """How long the next attempt waits; `share` times as many failures are free."""
-        beyond = round(self._count(key)) - self._rules.failures * share
+        beyond = round(self._count(key)) - self.rules.failures * share
         if beyond < 0:
             return 0.0
-        return min(self._rules.longest_delay_s, self._rules.delay_s * 2.0 ** min(beyond, _DOUBLINGS))
+        return min(self.rules.longest_delay_s, self.rules.delay_s * 2.0 ** min(beyond, _DOUBLINGS))
 
     def _count(self, key: str) -> float:
         count, at = self._counts.get(key, (0.0, 0.0))
-        return float(count * 0.5 ** ((self._clock.monotonic() - at) / self._rules.window_s)) if count else 0.0
+        return float(count * 0.5 ** ((self._clock.monotonic() - at) / self.rules.window_s)) if count else 0.0
 
 
 def neighbourhood(peer_address: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from posthouse.config import Config, parse
 from posthouse.identity.hashes import hash_password
 from posthouse.log import make_log
 from posthouse.mail.address import parse_address
+from posthouse.protocol.sasl_scram import derive_keys
 from posthouse.storage.interfaces import Storage
 
 T = TypeVar("T")
@@ -39,15 +40,20 @@ def house_config(folder: Path, hostname: str = "mx.here.test", **tables: Any) ->
 
 
 async def furnish(config: Config, world: World, people: tuple[str, ...]) -> None:
-    """Make the store with these accounts and their domains; each has PASSWORD."""
+    """Make the store with these accounts and their domains; each has PASSWORD, which may be proven by SCRAM."""
     storage = await open_storage(config, world, create=True)
     try:
         for domain in dict.fromkeys(person.rpartition("@")[2] for person in people):
             await storage.administration.add_domain(domain)
         for person in people:
+            now = world.clock.now()
             await storage.administration.add_account(
-                parse_address(person), verifier=VERIFIER, quota_octets=None, now=world.clock.now()
+                parse_address(person), verifier=VERIFIER, quota_octets=None, now=now
             )
+            account = await storage.directory.account(person)
+            assert account is not None
+            keys = derive_keys(PASSWORD, account.scram_salt, account.scram_iterations)
+            await storage.administration.set_password(person, VERIFIER, now, keys)
     finally:
         await storage.close()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 
 import pytest
 
+from posthouse.app import World, open_storage
 from tests.cli.conftest import Command
+from tests.running_house import house_config
 
 
 def test_add_list_and_revoke(furnished: Command) -> None:
@@ -68,3 +71,38 @@ def test_passwords_that_cannot_be_chosen(furnished: Command, password: str, word
         ran = furnished.run("account", *command, "--password-stdin", stdin=password + "\n")
         assert ran.failed_with(words)
         assert password not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("setting", "stdin", "kept"),
+    [
+        ("", "", True),
+        ("", "chosen\n", False),
+        ("scram_for_passwords = true", "chosen\n", True),
+        ("scram_for_passwords = true", "\U0001f511\n", False),
+        ("scram = false", "", False),
+    ],
+)
+def test_scram_keys_are_kept_of_what_cannot_be_guessed(
+    furnished: Command, setting: str, stdin: str, kept: bool
+) -> None:
+    """Nobody guesses what was made here; of what people choose they are kept where that is asked for."""
+    file = furnished.folder / "posthouse.toml"
+    file.write_text(file.read_text().replace("[auth]", f"[auth]\n{setting}"))
+    options = ["--password-stdin"] if stdin else []
+    for command, login in (("add", "bob@here.test"), ("password", "ada@here.test")):
+        assert furnished.run("account", command, login, *options, stdin=stdin).status == 0
+        assert (scram_of(furnished, login) is not None) is kept
+
+
+def scram_of(command: Command, login: str) -> object:
+    async def read() -> object:
+        storage = await open_storage(house_config(command.folder), World())
+        try:
+            account = await storage.directory.account(login)
+            assert account is not None
+            return account.credentials[0].scram
+        finally:
+            await storage.close()
+
+    return asyncio.run(read())

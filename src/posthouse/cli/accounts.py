@@ -115,9 +115,9 @@ def account_add(
     async def work(storage: Storage, config: Config, world: World) -> None:
         now = world.clock.now()
         await storage.administration.add_account(checked, verifier=verifier, quota_octets=quota_octets, now=now)
-        if config.auth.scram_for_passwords:
-            # The keys need the salt, which the account has only now.
-            keys = await scram_keys(storage, checked, password)
+        # The keys need the salt, which the account has only now.
+        keys = await scram_keys(storage, config, checked, password, made=made)
+        if keys is not None:
             await storage.administration.set_password(checked.key, verifier, now, keys)
 
     with_storage(config, work)
@@ -162,7 +162,7 @@ def account_password(
     verifier = verifier_for(password)
 
     async def work(storage: Storage, config: Config, world: World) -> None:
-        keys = await scram_keys(storage, checked, password) if config.auth.scram_for_passwords else None
+        keys = await scram_keys(storage, config, checked, password, made=made)
         await storage.administration.set_password(checked.key, verifier, world.clock.now(), keys)
 
     with_storage(config, work)

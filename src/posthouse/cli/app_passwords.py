@@ -45,7 +45,7 @@ def app_password_add(
 
     async def work(storage: Storage, config: Config, world: World) -> str:
         password = make_app_password(world.random.octets(APP_PASSWORD_OCTETS))
-        keys = await scram_keys(storage, checked, password) if config.auth.scram else None
+        keys = await scram_keys(storage, config, checked, password, made=True)
         await storage.credentials.add_app_password(
             str(checked), checked_name, verifier=app_verifier(password), scram=keys, now=world.clock.now()
         )

@@ -148,14 +148,15 @@ def _furnish(made: Path, hostname: str, domain: str, address: Address, password:
 
 async def _fill(config: Config, world: World, domain: str, address: Address, password: str) -> None:
     from posthouse.app import open_storage
-    from posthouse.identity.hashes import hash_password
+    from posthouse.cli.passwords import scram_keys, verifier_for
 
     storage = await open_storage(config, world, create=True)
     try:
         await storage.administration.add_domain(domain)
-        await storage.administration.add_account(
-            address, verifier=hash_password(password), quota_octets=None, now=world.clock.now()
-        )
+        verifier, now = verifier_for(password), world.clock.now()
+        await storage.administration.add_account(address, verifier=verifier, quota_octets=None, now=now)
+        keys = await scram_keys(storage, config, address, password, made=True)
+        await storage.administration.set_password(address.key, verifier, now, keys)
     finally:
         await storage.close()
 

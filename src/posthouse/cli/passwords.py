@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from posthouse.cli.common import Problem
+from posthouse.config import Config
 from posthouse.identity.hashes import hash_password
 from posthouse.mail.account import ScramKeys
 from posthouse.mail.address import Address
@@ -20,11 +21,18 @@ def verifier_for(password: str) -> str:
         raise Problem(str(exc)) from exc
 
 
-async def scram_keys(storage: Storage, login: Address, password: str) -> ScramKeys | None:
-    """The keys of a password under the account's salt; None where SASLprep forbids it. Raises DirectoryConflict."""
+async def scram_keys(
+    storage: Storage, config: Config, login: Address, password: str, *, made: bool
+) -> ScramKeys | None:
+    """The keys of a password under the account's salt, or None. Raises DirectoryConflict.
+
+    What we `made` cannot be guessed, so its keys do no harm in wrong hands; those of what people choose are opt-in.
+    """
     account = await storage.directory.account(login.key)
     if account is None:
         raise DirectoryConflict(f"there is no account {login}; see: posthouse account list")
+    if not (config.auth.scram and (made or config.auth.scram_for_passwords)):
+        return None
     try:
         return derive_keys(password, account.scram_salt, account.scram_iterations)
     except SaslError:

@@ -73,9 +73,9 @@ class IdentityRules:
 
     limiter: LimiterRules = field(default_factory=LimiterRules)
     scram: bool = True
-    """Whether SCRAM may be used, with app passwords."""
+    """Whether SCRAM may be used, with passwords whose keys are kept: those that were made here."""
     scram_for_passwords: bool = False
-    """Whether with chosen passwords too."""
+    """Whether keys are kept of chosen passwords too, from the next login on."""
 
 
 def login_key(login: str) -> str | None:
@@ -301,9 +301,8 @@ class Authenticator:
             self._waiting -= 1
 
     def _scram_credentials(self, account: Account) -> list[Credential]:
-        """What may be proven by SCRAM."""
-        kinds = {APP_PASSWORD: self._rules.scram, PASSWORD: self._rules.scram and self._rules.scram_for_passwords}
-        return [c for c in account.credentials if c.scram is not None and kinds.get(c.kind, False)]
+        """What may be proven by SCRAM: whatever has keys."""
+        return [c for c in account.credentials if c.scram is not None] if self._rules.scram else []
 
     def _scram_keys(self, account: Account | None) -> list[ScramKeys]:
         if account is None or account.suspended:

@@ -226,3 +226,16 @@ def test_argon2_in_earnest() -> None:
     assert verifier.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     assert matches(verifier, "gr\u00fc\u00dfe")
     assert not matches(verifier, "other")
+
+
+async def test_a_session_outlives_no_suspension(house: House) -> None:
+    account = await house.authenticator.authenticate("alice@x.test", "right")
+    assert account is not None
+    assert await house.authenticator.is_welcome(account)
+    house.directory.suspend("alice@x.test")
+    assert not await house.authenticator.is_welcome(account)
+    del house.directory.accounts["alice@x.test"]
+    assert not await house.authenticator.is_welcome(account)
+    house.directory.add("another@x.test", "hash:right")
+    house.directory.add("alice@x.test", "hash:right")
+    assert not await house.authenticator.is_welcome(account)

@@ -202,6 +202,11 @@ class Authenticator:
             self._note_used(credential)
         return account
 
+    async def is_welcome(self, account: Account) -> bool:
+        """Whether who was let in as this account still may be: it is there, and was not suspended meanwhile."""
+        now = await self._directory.account(account.login)
+        return now is not None and now.account == account.account and not now.suspended
+
     def reconfigure(self, rules: IdentityRules) -> None:
         """Go by other rules from now on; what was counted and remembered stays."""
         self._rules = rules

@@ -91,6 +91,13 @@ def test_bad_lines_are_named_and_stop_all(furnished: Command) -> None:
     assert set(accounts(furnished)) == {"ada@here.test", "carol@here.test", "dan@here.test"}
 
 
+def test_a_conflict_in_the_store_stops_all_too(furnished: Command) -> None:
+    ran = imported(furnished, line("carol@here.test") + line("Ada@here.test"))
+    assert ran.status == 1
+    assert "people.ndjson:2: there is an account Ada@here.test already" in ran.err
+    assert list(accounts(furnished)) == ["ada@here.test"]
+
+
 def test_octets_that_are_no_text(furnished: Command) -> None:
     (furnished.folder / "people.ndjson").write_bytes(b'{"address": "\xff"}\n')
     assert "not UTF-8" in furnished.run("account", "import", "people.ndjson").err

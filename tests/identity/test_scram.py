@@ -96,6 +96,9 @@ async def test_a_suspended_account_looks_like_a_wrong_password(house: House) -> 
     house.directory.suspend(ALICE)
     after, _nonce = await house.authenticator.scram_verifier(ALICE)
     assert (after.salt, after.iterations) == (before.salt, before.iterations)
+    assert after.stored_key != before.stored_key
+    assert after.server_key != before.server_key
+    assert after.others == ()
     assert await log_in(house, ALICE, MINE) is None
     assert await house.authenticator.scram_finished(ALICE, True) is None
 

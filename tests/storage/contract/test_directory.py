@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from posthouse.mail.account import Expansion, Mailbox, Remote, Unknown
+from posthouse.mail.account import Expansion, Mailbox, NewAccount, Remote, Unknown
 from posthouse.mail.address import Address, parse_address
 from posthouse.storage.errors import DirectoryConflict
 from tests.storage.contract.world import House, alice, bob, sender
@@ -164,3 +164,37 @@ async def test_conflicts_say_what_to_do(house: House) -> None:
     await administration.remove_account(str(alice), keep_mail=True, now=1.0)
     with pytest.raises(DirectoryConflict, match=r"posthouse alias remove team@house\.test"):
         await administration.remove_domain("house.test")
+
+
+def moved(line: int, name: str, *aliases: str, suspended: bool = False) -> NewAccount:
+    return NewAccount(
+        line=line,
+        address=parse_address(f"{name}@house.test"),
+        verifier=f"hash of {name}",
+        quota_octets=None,
+        suspended=suspended,
+        aliases=tuple(parse_address(f"{alias}@house.test") for alias in aliases),
+    )
+
+
+@pytest.mark.parametrize(
+    ("skip_errors", "dry_run", "there"),
+    [(False, False, False), (True, False, True), (False, True, False), (True, True, False)],
+)
+async def test_accounts_are_imported_all_or_good_ones(
+    house: House, skip_errors: bool, dry_run: bool, there: bool
+) -> None:
+    """An account is taken with its aliases or not at all."""
+    await house.account()
+    new = [moved(1, "carol", "c", suspended=True), moved(2, "dan", "d", "alice"), moved(3, "alice"), moved(4, "c")]
+    problems = await house.storage.administration.import_accounts(
+        new, now=1.0, skip_errors=skip_errors, dry_run=dry_run
+    )
+    assert [problem.line for problem in problems] == [2, 3, 4]
+    assert "alice@house.test already" in problems[0].text
+    carol = await house.storage.directory.account("carol@house.test")
+    assert (carol is not None) is there
+    assert carol is None or (carol.suspended and carol.credentials[0].verifier == "hash of carol")
+    assert await house.storage.directory.account("dan@house.test") is None
+    assert await house.storage.directory.resolve(parse_address("d@house.test")) == Unknown()
+    assert (await house.storage.directory.resolve(parse_address("c@house.test")) != Unknown()) is there

@@ -12,102 +12,43 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypeAlias
 
-from posthouse.mail.acceptance import Notify, Ret
-from posthouse.mail.address import Address, ReversePath, path_text
+from posthouse.mail.acceptance import Notify
+from posthouse.mail.address import ReversePath, path_text
 from posthouse.mail.reply import Reply
 from posthouse.protocol.errors import LocalProtocolError, RemoteProtocolError
-from posthouse.protocol.events import CLOSED, NEED_DATA, Notice, Signal
+from posthouse.protocol.events import CLOSED, NEED_DATA, Signal
 from posthouse.protocol.lines import BadLine, ContentWriter, EndlessLine, LineBuffer
 from posthouse.protocol.sasl import SaslError, encode_base64, encode_plain
 from posthouse.protocol.smtp import MAX_COMMAND_LINE_OCTETS
+from posthouse.protocol.smtp_client_events import (
+    AuthReplied,
+    ClientRecipient,
+    ClientTransaction,
+    ContentWanted,
+    Greeting,
+    HelloRefused,
+    QuitReplied,
+    Ready,
+    ResetReplied,
+    TransactionEnded,
+)
 from posthouse.protocol.smtp_parameters import encode_original_recipient, encode_xtext
 from posthouse.protocol.smtp_reply import MAX_PEER_LINE_OCTETS, ReplyReader
 
-
-@dataclass(frozen=True, slots=True)
-class ClientRecipient:
-    """One RCPT. The parameters are sent only to a peer that offers DSN."""
-
-    forward_path: Address
-    notify: frozenset[Notify] | None = None
-    original_recipient: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientTransaction:
-    """One MAIL with its recipients. Parameters are sent only to a peer that offers their extension."""
-
-    reverse_path: ReversePath
-    recipients: tuple[ClientRecipient, ...]
-    size_octets: int
-    body: str = "7BIT"
-    smtputf8: bool = False
-    ret: Ret | None = None
-    envelope_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Greeting(Notice):
-    """The peer's first word. After 2yz EHLO is under way; after anything else only `quit()` is left."""
-
-    reply: Reply
-
-
-@dataclass(frozen=True, slots=True)
-class Ready(Notice):
-    """The peer knows us: by EHLO (`extended`), or by HELO since it refused EHLO with 5yz."""
-
-    reply: Reply
-    extended: bool
-
-
-@dataclass(frozen=True, slots=True)
-class HelloRefused(Notice):
-    """The peer does not want us."""
-
-    reply: Reply
-
-
-@dataclass(frozen=True, slots=True)
-class AuthReplied(Notice):
-    """235, or why not."""
-
-    reply: Reply
-
-
-@dataclass(frozen=True, slots=True)
-class ContentWanted(Notice):
-    """354 came and at least one recipient was accepted: `content()`, then `end_content()`."""
-
-    recipients: tuple[Reply, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionEnded(Notice):
-    """The transaction is over, whatever way. None stands for what was never asked or never answered.
-
-    `final` is the reply to the content; without it nothing was delivered to anybody.
-    """
-
-    mail: Reply
-    recipients: tuple[Reply | None, ...]
-    data: Reply | None
-    final: Reply | None
-
-
-@dataclass(frozen=True, slots=True)
-class ResetReplied(Notice):
-    """The answer to `reset()`."""
-
-    reply: Reply
-
-
-@dataclass(frozen=True, slots=True)
-class QuitReplied(Notice):
-    """The answer to `quit()`; CLOSED follows."""
-
-    reply: Reply
-
+__all__ = [
+    "AuthReplied",
+    "ClientEvent",
+    "ClientRecipient",
+    "ClientTransaction",
+    "ContentWanted",
+    "Greeting",
+    "HelloRefused",
+    "QuitReplied",
+    "Ready",
+    "ResetReplied",
+    "SmtpClient",
+    "TransactionEnded",
+]
 
 ClientEvent: TypeAlias = (
     Greeting

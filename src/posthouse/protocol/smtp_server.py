@@ -7,12 +7,11 @@ The driver's loop: `next_event()`; answer a Command with exactly one `reply()`, 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import TypeAlias
 
 from posthouse.mail.reply import Reply, reply
+from posthouse.protocol import smtp_order as order
 from posthouse.protocol.errors import LocalProtocolError
 from posthouse.protocol.events import CLOSED, NEED_DATA, Command, Notice, Signal
 from posthouse.protocol.lines import BadLine, ContentReader, EndlessLine, LineBuffer, LineFault
@@ -37,119 +36,29 @@ from posthouse.protocol.smtp import (
     Reset,
     StartTls,
     Unimplemented,
-    Verify,
     parse_argument,
     split_line,
 )
+from posthouse.protocol.smtp_notices import ContentChunk, ContentRefused, QuitReceived, Rejected, TransactionDropped
+from posthouse.protocol.smtp_options import EXTENSIONS, ServerOptions, keyword_lines, offered_keywords
+from posthouse.protocol.smtp_order import ALLOWED, ALLOWED_UNAUTHENTICATED, State
 from posthouse.protocol.smtp_reply import encode_lines, encode_reply
 
+__all__ = [
+    "ALLOWED",
+    "EXTENSIONS",
+    "ContentChunk",
+    "ContentRefused",
+    "Event",
+    "QuitReceived",
+    "Rejected",
+    "ServerOptions",
+    "SmtpServer",
+    "State",
+    "TransactionDropped",
+]
+
 Event: TypeAlias = Command | Notice | Signal
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerOptions:
-    """What this session offers and demands. `extensions` are EHLO keywords; AUTH and STARTTLS have their own switch."""
-
-    hostname: str
-    message_size_octets: int
-    auth_mechanisms: tuple[str, ...] = ()
-    auth_required: bool = False
-    starttls: bool = False
-    max_recipients: int = 1000
-    extensions: frozenset[str] = frozenset({"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES"})
-
-
-EXTENSIONS: dict[str, Callable[[ServerOptions], str]] = {
-    "PIPELINING": lambda _: "",
-    "SIZE": lambda options: str(options.message_size_octets),
-    "8BITMIME": lambda _: "",
-    "ENHANCEDSTATUSCODES": lambda _: "",
-    "SMTPUTF8": lambda _: "",
-    "DSN": lambda _: "",
-    "AUTH": lambda options: " ".join(options.auth_mechanisms),
-    "STARTTLS": lambda _: "",
-}
-"""What the core knows how to offer, in the order of the EHLO reply, each with its parameter."""
-
-
-@dataclass(frozen=True, slots=True)
-class ContentChunk(Notice):
-    """Content as it is to be stored: free of dot-stuffing."""
-
-    octets: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ContentRefused(Notice):
-    """The core answered the end of content by itself; TransactionDropped follows."""
-
-    reply: Reply
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionDropped(Notice):
-    """An accepted MAIL ended without a reply to EndOfContent: forget envelope and draft."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected(Notice):
-    """The core answered an error by itself. `line_verb` is printable, and never holds credentials."""
-
-    line_verb: str
-    reply: Reply
-
-
-@dataclass(frozen=True, slots=True)
-class QuitReceived(Notice):
-    """The peer took its leave; CLOSED follows."""
-
-
-class State(Enum):
-    """Where the dialogue stands."""
-
-    UNGREETED = auto()
-    UNWILLING = auto()
-    """Service was refused in the greeting: only QUIT is served (RFC 5321 §3.1)."""
-    GREETED = auto()
-    READY = auto()
-    MAIL = auto()
-    """MAIL was accepted, no recipient yet."""
-    RECIPIENTS = auto()
-    CONTENT = auto()
-    AUTHENTICATING = auto()
-    HANDSHAKE = auto()
-    CLOSED = auto()
-
-
-_ALWAYS: frozenset[type[Command]] = frozenset({Hello, Noop, Help, Reset, Quit, Verify, Unimplemented})
-
-ALLOWED: dict[State, frozenset[type[Command]]] = {
-    State.UNWILLING: frozenset({Quit}),
-    State.GREETED: _ALWAYS,
-    State.READY: _ALWAYS | {Mail, AuthLine, StartTls},
-    State.MAIL: _ALWAYS | {Recipient, StartTls},
-    State.RECIPIENTS: _ALWAYS | {Recipient, BeginContent, StartTls},
-}
-"""The order of commands (RFC 5321 §4.1.4); in the other states no command line is read."""
-
-ALLOWED_UNAUTHENTICATED: frozenset[type[Command]] = frozenset({Hello, Noop, Help, Reset, Quit, AuthLine, StartTls})
-"""RFC 4954 §6, RFC 6409 §4.3."""
-
-OK = encode_reply(reply(250, "2.0.0", "OK"))
-HELP = encode_reply(reply(214, "2.0.0", "See RFC 5321"))
-BAD_ORDER = reply(503, "5.5.1", "Bad sequence of commands")
-NO_RECIPIENTS = reply(554, "5.5.1", "No valid recipients")
-NO_SERVICE = reply(503, "5.5.1", "No service here; only QUIT is left")
-AUTH_REQUIRED = reply(530, "5.7.0", "Authentication required")
-BARE_LINE_END = reply(500, "5.5.2", "A line ends in CRLF only")
-LINE_TOO_LONG = reply(500, "5.5.6", "Line too long")
-NOT_HTTP = reply(421, "4.7.0", "This is a mail server")
-TOO_MANY_RECIPIENTS = reply(452, "4.5.3", "Too many recipients")
-TOO_LARGE = reply(552, "5.3.4", "The message is larger than this server accepts")
-BARE_LINE_END_IN_CONTENT = reply(550, "5.6.11", "The message holds CR or LF outside CRLF")
-UNKNOWN_MECHANISM = reply(504, "5.5.4", "Mechanism not offered")
-CANCELLED = reply(501, "5.7.0", "Authentication cancelled")
-TALKED_PAST_STARTTLS = reply(554, "5.5.1", "Nothing may follow STARTTLS before the handshake")
 
 
 @dataclass(slots=True)
@@ -254,7 +163,7 @@ class SmtpServer:
         if isinstance(command, Hello) and answer.is_positive:
             self._greet_back(command, answer.text)
         elif isinstance(command, StartTls) and answer.code == 220 and len(self._input):
-            self._notices.appendleft(self._reject_and_end("STARTTLS", TALKED_PAST_STARTTLS))
+            self._notices.appendleft(self._reject_and_end("STARTTLS", order.TALKED_PAST_STARTTLS))
         else:
             self._output.append(encode_reply(answer))
             self._advance(command, answer)
@@ -300,14 +209,8 @@ class SmtpServer:
             self._context = Context(frozenset())
             self._output.append(encode_lines(250, "", first))
             return
-        offered = _offered(self._options)
-        self._context = Context(offered)
-        keywords = [
-            f"{keyword} {parameter(self._options)}".rstrip()
-            for keyword, parameter in EXTENSIONS.items()
-            if keyword in offered
-        ]
-        self._output.append(encode_lines(250, "", "\n".join([first, *keywords])))
+        self._context = Context(offered_keywords(self._options))
+        self._output.append(encode_lines(250, "", "\n".join([first, *keyword_lines(self._options)])))
 
     def _need_data(self) -> Event:
         if not self._end_of_input:
@@ -319,7 +222,7 @@ class SmtpServer:
         try:
             line = self._input.next_line(LONGEST_LINE_OCTETS)
         except EndlessLine:
-            return self._reject_and_end("", LINE_TOO_LONG)
+            return self._reject_and_end("", order.LINE_TOO_LONG)
         if line is None:
             return self._need_data()
         if self._state is State.AUTHENTICATING:
@@ -332,10 +235,10 @@ class SmtpServer:
         name, argument = split_line(line)
         verb = VERBS.get(name)
         if self._state is State.UNWILLING and name != b"QUIT":
-            return self._reject(_printable(name), NO_SERVICE)
+            return self._reject(_printable(name), order.NO_SERVICE)
         if verb is None:
             if name in HTTP_METHODS:
-                return self._reject_and_end(_printable(name), NOT_HTTP)
+                return self._reject_and_end(_printable(name), order.NOT_HTTP)
             return self._reject(_printable(name), UNKNOWN_COMMAND)
         refusal = self._out_of_order(verb.command)
         if refusal is not None:
@@ -349,29 +252,29 @@ class SmtpServer:
         """Why a command of this kind may not come now."""
         options = self._options
         if options.auth_required and not self.authenticated and command not in ALLOWED_UNAUTHENTICATED:
-            return AUTH_REQUIRED
+            return order.AUTH_REQUIRED
         if (command is AuthLine and not options.auth_mechanisms) or (command is StartTls and not options.starttls):
             return NOT_IMPLEMENTED
         if command not in ALLOWED[self._state]:
-            return NO_RECIPIENTS if command is BeginContent and self._state is State.MAIL else BAD_ORDER
+            return order.NO_RECIPIENTS if command is BeginContent and self._state is State.MAIL else order.BAD_ORDER
         if command is AuthLine and (self.authenticated or not self.extended):
-            return BAD_ORDER
+            return order.BAD_ORDER
         return None
 
     def _carry_out(self, name: str, command: Command) -> Event | None:
         """Hand a command to the driver, or do what needs no driver."""
         match command:
             case Mail(size_octets=size) if size is not None and size > self._options.message_size_octets:
-                return self._reject(name, TOO_LARGE)
+                return self._reject(name, order.TOO_LARGE)
             case Recipient() if self._recipient_count() >= self._options.max_recipients:
-                return self._reject(name, TOO_MANY_RECIPIENTS)
+                return self._reject(name, order.TOO_MANY_RECIPIENTS)
             case Noop():
-                self._output.append(OK)
+                self._output.append(order.OK)
             case Help():
-                self._output.append(HELP)
+                self._output.append(order.HELP)
             case Reset():
                 self._drop_transaction()
-                self._output.append(OK)
+                self._output.append(order.OK)
             case Quit():
                 self._output.append(encode_reply(reply(221, "2.0.0", f"{self._options.hostname} closing connection")))
                 self._end(QuitReceived())
@@ -380,7 +283,7 @@ class SmtpServer:
             case AuthLine():
                 return self._begin_exchange(command)
             case StartTls() if len(self._input):
-                return self._reject_and_end(name, TALKED_PAST_STARTTLS)
+                return self._reject_and_end(name, order.TALKED_PAST_STARTTLS)
             case _:
                 self._pending = command
                 return command
@@ -389,7 +292,7 @@ class SmtpServer:
     def _begin_exchange(self, line: AuthLine) -> Event | None:
         mechanism = MECHANISMS.get(line.mechanism)
         if mechanism is None or line.mechanism not in self._options.auth_mechanisms:
-            return self._reject("AUTH", UNKNOWN_MECHANISM)
+            return self._reject("AUTH", order.UNKNOWN_MECHANISM)
         self._exchange = (line.mechanism, mechanism())
         self._state = State.AUTHENTICATING
         if line.initial_response is None:
@@ -400,7 +303,7 @@ class SmtpServer:
         if isinstance(line, BadLine):
             return self._abandon_exchange(self._line_fault(line))
         if line == b"*":
-            return self._abandon_exchange(CANCELLED)
+            return self._abandon_exchange(order.CANCELLED)
         try:
             response = decode_base64(line)
         except SaslError as exc:
@@ -427,8 +330,8 @@ class SmtpServer:
 
     def _line_fault(self, line: BadLine) -> Reply:
         if self._state is State.UNWILLING:
-            return NO_SERVICE
-        return LINE_TOO_LONG if line.fault is LineFault.TOO_LONG else BARE_LINE_END
+            return order.NO_SERVICE
+        return order.LINE_TOO_LONG if line.fault is LineFault.TOO_LONG else order.BARE_LINE_END
 
     def _read_content(self) -> Event | None:
         transaction = self._transaction
@@ -451,7 +354,7 @@ class SmtpServer:
         if not reader.bare_line_end and transaction.size_octets <= self._options.message_size_octets:
             self._pending = EndOfContent(transaction.size_octets)
             return self._pending
-        refusal = BARE_LINE_END_IN_CONTENT if reader.bare_line_end else TOO_LARGE
+        refusal = order.BARE_LINE_END_IN_CONTENT if reader.bare_line_end else order.TOO_LARGE
         self._output.append(encode_reply(refusal))
         self._drop_transaction()
         return ContentRefused(refusal)
@@ -482,12 +385,6 @@ class SmtpServer:
             self._notices.append(last)
         self._state = State.CLOSED
         self._input.clear()
-
-
-def _offered(options: ServerOptions) -> frozenset[str]:
-    """The keywords in force: what is switched on and known."""
-    switched = {keyword for keyword, on in (("AUTH", options.auth_mechanisms), ("STARTTLS", options.starttls)) if on}
-    return frozenset((options.extensions | switched) & EXTENSIONS.keys())
 
 
 def _printable(name: bytes) -> str:

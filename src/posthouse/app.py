@@ -229,7 +229,7 @@ class House:
         tls_options = ServerOptions(
             hostname=config.hostname,
             message_size_octets=config.reception.message_size_octets,
-            auth_mechanisms=("PLAIN",) if role is Role.SUBMISSION else (),
+            auth_mechanisms=("PLAIN", "LOGIN") if role is Role.SUBMISSION else (),
             auth_required=role is Role.SUBMISSION,
             max_recipients=config.reception.recipients,
         )
@@ -238,6 +238,7 @@ class House:
             tls_options,
             starttls=starttls,
             auth_mechanisms=tls_options.auth_mechanisms if config.auth.allow_cleartext else (),
+            auth_after_tls=starttls and tls_options.auth_required and not config.auth.allow_cleartext,
         )
         door = SmtpDoor(
             role=role,

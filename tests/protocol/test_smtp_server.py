@@ -143,7 +143,7 @@ def test_many_commands_in_one_write() -> None:
 
 @pytest.mark.conformance("C6", "C7", "C8", "C9")
 def test_offers_are_what_the_options_say() -> None:
-    options = replace(OPTIONS, starttls=True, auth_mechanisms=("PLAIN",), extensions=frozenset({"DSN", "CHUNKING"}))
+    options = replace(OPTIONS, starttls=True, auth_mechanisms=("PLAIN",), extensions=frozenset({"DSN", "BINARYMIME"}))
     assert Reception(options).say(b"EHLO c.test\r\n").split(b"\r\n")[2:-1] == [
         b"250-DSN",
         b"250-AUTH PLAIN",

@@ -22,6 +22,7 @@ from posthouse.mail.reply import Reply, reply
 from posthouse.protocol.events import Command
 from posthouse.protocol.sasl import MAX_LINE_OCTETS
 from posthouse.protocol.smtp_parameters import (
+    BAD_PARAMETER,
     MAIL_PARAMETERS,
     RECIPIENT_PARAMETERS,
     MailParameters,
@@ -35,11 +36,13 @@ MAX_ENVELOPE_LINE_OCTETS = 2048
 """MAIL and RCPT with all their parameters: 1036 (RFC 3461 §5.4), 500 for AUTH (RFC 4954 §5), and room."""
 LONGEST_LINE_OCTETS = MAX_LINE_OCTETS
 MAX_HELLO_NAME_OCTETS = 255
+MAX_CHUNK_SIZE_DIGITS = 20
 
 UNKNOWN_COMMAND = reply(500, "5.5.2", "Command not recognised")
 NOT_IMPLEMENTED = reply(502, "5.5.1", "Command not implemented")
 LINE_TOO_LONG = reply(500, "5.5.2", "Line too long")
 NO_ARGUMENT_ALLOWED = reply(501, "5.5.4", "This command takes no argument")
+BAD_CHUNK = reply(501, "5.5.4", "Syntax: BDAT octets [LAST]")
 ARGUMENT_NEEDED = reply(501, "5.5.4", "This command needs an argument")
 BAD_HELLO_NAME = reply(501, "5.5.4", "A domain or address literal is needed")
 NEEDS_UTF8 = reply(553, "5.6.7", "The address is internationalised, but SMTPUTF8 was not asked for")
@@ -55,12 +58,25 @@ class Hello(Command):
 
 @dataclass(frozen=True, slots=True)
 class Authenticate(Command):
-    """Credentials to verify: reply 235, 535 or 454. `mechanism` is upper-case."""
+    """Credentials to verify: reply 235, 535 or 454. `mechanism` is upper-case.
+
+    `proven` and `stored_key`: what an exchange without a password has shown, and which of several passwords it was
+    (`ScramProof`); None where there is a password to check.
+    """
 
     mechanism: str
     authorization_id: str
     login: str
     password: str = field(repr=False)
+    proven: bool | None = None
+    stored_key: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ScramVerifierWanted(Command):
+    """AUTH SCRAM-SHA-256 named this login: call provide_scram(), for an unknown login too; or reply 454."""
+
+    login: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +107,21 @@ class Recipient(Command):
 
 @dataclass(frozen=True, slots=True)
 class BeginContent(Command):
-    """DATA after at least one accepted recipient: reply 354, or refuse and so end the transaction."""
+    """DATA, or the first BDAT, after at least one accepted recipient: reply 354, or refuse and so end the transaction.
+
+    `chunked`: it is BDAT. Its octets come right behind; the 354 is not written, a refusal only when they were read.
+    """
+
+    chunked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk(Command):
+    """BDAT, which the core conducts. `fault`: the line is wrong, and yet says how many octets follow."""
+
+    size_octets: int
+    last: bool
+    fault: Reply | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +271,21 @@ def _auth(argument: bytes, _context: Context) -> Command:
     return AuthLine(mechanism.decode().upper(), b"" if initial == b"=" else initial)
 
 
+def _chunk(argument: bytes, _context: Context) -> Command:
+    # bytes.isdigit() knows ASCII digits only; int() would take signs, spaces and underscores.
+    size, *markers = argument.split(b" ")
+    if not size.isdigit() or len(size) > MAX_CHUNK_SIZE_DIGITS:
+        raise Refused(BAD_CHUNK)
+    last = [marker.upper() for marker in markers] == [b"LAST"]
+    return Chunk(int(size), last, BAD_CHUNK if markers and not last else None)
+
+
 def _verify(argument: bytes, _context: Context) -> Command:
     if not argument:
         raise Refused(ARGUMENT_NEEDED)
+    if argument.rpartition(b" ")[2].upper().startswith(b"SMTPUTF8="):
+        # RFC 6531 §3.7.4.2: the parameter has no value here either.
+        raise Refused(BAD_PARAMETER)
     return Verify("".join(c if c.isprintable() else "?" for c in argument.decode("utf-8", "replace")))
 
 
@@ -321,6 +363,7 @@ VERBS: dict[bytes, Verb] = {
     b"MAIL": Verb(Mail, _mail, MAX_ENVELOPE_LINE_OCTETS),
     b"RCPT": Verb(Recipient, _recipient, MAX_ENVELOPE_LINE_OCTETS),
     b"DATA": Verb(BeginContent, _without_argument(BeginContent())),
+    b"BDAT": Verb(Chunk, _chunk),
     b"RSET": Verb(Reset, _without_argument(Reset())),
     b"NOOP": Verb(Noop, _ignoring_argument(Noop())),
     b"QUIT": Verb(Quit, _without_argument(Quit())),

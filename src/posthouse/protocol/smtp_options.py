@@ -6,17 +6,38 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
+ALWAYS_POSSIBLE: frozenset[str] = frozenset(
+    {"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "DSN", "CHUNKING", "LIMITS"}
+)
+"""What needs neither a certificate nor accounts."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """What this session offers and demands. `extensions` are EHLO keywords; AUTH and STARTTLS have their own switch."""
+    """What this session offers and demands. `extensions` are EHLO keywords; AUTH and STARTTLS have their own switch.
+
+    `auth_after_tls`: AUTH is offered once there is TLS, and refused with 538 until then. `max_messages` counts the
+    transactions of a session, None: without end.
+    """
 
     hostname: str
     message_size_octets: int
     auth_mechanisms: tuple[str, ...] = ()
     auth_required: bool = False
+    auth_after_tls: bool = False
     starttls: bool = False
     max_recipients: int = 1000
-    extensions: frozenset[str] = frozenset({"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES"})
+    max_messages: int | None = None
+    extensions: frozenset[str] = ALWAYS_POSSIBLE
+
+
+LARGEST_LIMIT = 999_999
+"""A value of LIMITS has six digits (RFC 9422 §4)."""
+
+
+def _limits(options: ServerOptions) -> str:
+    limits = {"RCPTMAX": options.max_recipients, "MAILMAX": options.max_messages}
+    return " ".join(f"{name}={limit}" for name, limit in limits.items() if limit and limit <= LARGEST_LIMIT)
 
 
 EXTENSIONS: dict[str, Callable[[ServerOptions], str]] = {
@@ -26,6 +47,8 @@ EXTENSIONS: dict[str, Callable[[ServerOptions], str]] = {
     "ENHANCEDSTATUSCODES": lambda _: "",
     "SMTPUTF8": lambda _: "",
     "DSN": lambda _: "",
+    "CHUNKING": lambda _: "",
+    "LIMITS": _limits,
     "AUTH": lambda options: " ".join(options.auth_mechanisms),
     "STARTTLS": lambda _: "",
 }
@@ -35,7 +58,8 @@ EXTENSIONS: dict[str, Callable[[ServerOptions], str]] = {
 def offered_keywords(options: ServerOptions) -> frozenset[str]:
     """The keywords in force: what is switched on and known."""
     switched = {keyword for keyword, on in (("AUTH", options.auth_mechanisms), ("STARTTLS", options.starttls)) if on}
-    return frozenset((options.extensions | switched) & EXTENSIONS.keys())
+    impossible = set() if _limits(options) else {"LIMITS"}
+    return frozenset((options.extensions | switched) & EXTENSIONS.keys()) - impossible
 
 
 def keyword_lines(options: ServerOptions) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from posthouse.mail.reply import reply
+from posthouse.mail.reply import Reply, reply
 from posthouse.protocol.events import Command
 from posthouse.protocol.smtp import (
+    NOT_IMPLEMENTED,
     AuthLine,
     BeginContent,
+    Chunk,
     Hello,
     Help,
     Mail,
@@ -20,6 +22,7 @@ from posthouse.protocol.smtp import (
     Unimplemented,
     Verify,
 )
+from posthouse.protocol.smtp_options import ServerOptions
 from posthouse.protocol.smtp_reply import encode_reply
 
 
@@ -35,6 +38,10 @@ class State(Enum):
     """MAIL was accepted, no recipient yet."""
     RECIPIENTS = auto()
     CONTENT = auto()
+    CHUNK = auto()
+    """The octets that a BDAT announced are being read, or thrown away."""
+    CHUNKS = auto()
+    """Between the chunks of a message."""
     AUTHENTICATING = auto()
     HANDSHAKE = auto()
     CLOSED = auto()
@@ -47,7 +54,8 @@ ALLOWED: dict[State, frozenset[type[Command]]] = {
     State.GREETED: _ALWAYS,
     State.READY: _ALWAYS | {Mail, AuthLine, StartTls},
     State.MAIL: _ALWAYS | {Recipient, StartTls},
-    State.RECIPIENTS: _ALWAYS | {Recipient, BeginContent, StartTls},
+    State.RECIPIENTS: _ALWAYS | {Recipient, BeginContent, Chunk, StartTls},
+    State.CHUNKS: _ALWAYS | {Chunk, StartTls},
 }
 """The order of commands (RFC 5321 §4.1.4); in the other states no command line is read."""
 
@@ -67,5 +75,25 @@ TOO_MANY_RECIPIENTS = reply(452, "4.5.3", "Too many recipients")
 TOO_LARGE = reply(552, "5.3.4", "The message is larger than this server accepts")
 BARE_LINE_END_IN_CONTENT = reply(550, "5.6.11", "The message holds CR or LF outside CRLF")
 UNKNOWN_MECHANISM = reply(504, "5.5.4", "Mechanism not offered")
-CANCELLED = reply(501, "5.7.0", "Authentication cancelled")
+ENCRYPTION_NEEDED = reply(538, "5.7.11", "Encryption is needed; begin with STARTTLS")
+TOO_MANY_MESSAGES = reply(421, "4.7.0", "Too many messages in one session; begin another")
 TALKED_PAST_STARTTLS = reply(554, "5.5.1", "Nothing may follow STARTTLS before the handshake")
+
+
+def out_of_order(
+    command: type[Command], state: State, options: ServerOptions, *, authenticated: bool, extended: bool
+) -> Reply | None:
+    """Why a command of this kind may not come now."""
+    if state is State.UNWILLING and command is not Quit:
+        return NO_SERVICE
+    if options.auth_required and not authenticated and command not in ALLOWED_UNAUTHENTICATED:
+        return AUTH_REQUIRED
+    if command is AuthLine and not options.auth_mechanisms:
+        return ENCRYPTION_NEEDED if options.auth_after_tls else NOT_IMPLEMENTED
+    if (command is StartTls and not options.starttls) or (command is Chunk and "CHUNKING" not in options.extensions):
+        return NOT_IMPLEMENTED
+    if command not in ALLOWED[state]:
+        return NO_RECIPIENTS if command in (BeginContent, Chunk) and state is State.MAIL else BAD_ORDER
+    if (command in (AuthLine, Chunk) and not extended) or (command is AuthLine and authenticated):
+        return BAD_ORDER
+    return None

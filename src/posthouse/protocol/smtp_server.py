@@ -1,4 +1,4 @@
-"""The server half of SMTP without I/O (RFC 5321, 1870, 2034, 2920, 3207, 4954, 6152).
+"""The server half of SMTP without I/O (RFC 5321, 1870, 2034, 2920, 3030, 3207, 4954, 6152, 9422).
 
 The driver's loop: `next_event()`; answer a Command with exactly one `reply()`, note a Notice; at NEED_DATA write
 `outgoing()`, read, `receive()`. What concerns only the dialogue itself is answered here.
@@ -7,7 +7,6 @@ The driver's loop: `next_event()`; answer a Command with exactly one `reply()`, 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from posthouse.mail.reply import Reply, reply
@@ -15,7 +14,7 @@ from posthouse.protocol import smtp_order as order
 from posthouse.protocol.errors import LocalProtocolError
 from posthouse.protocol.events import CLOSED, NEED_DATA, Command, Notice, Signal
 from posthouse.protocol.lines import BadLine, ContentReader, EndlessLine, LineBuffer, LineFault
-from posthouse.protocol.sasl import MECHANISMS, Credentials, Exchange, SaslError, decode_base64, encode_base64
+from posthouse.protocol.sasl import ScramVerifier
 from posthouse.protocol.smtp import (
     HTTP_METHODS,
     LONGEST_LINE_OCTETS,
@@ -25,6 +24,7 @@ from posthouse.protocol.smtp import (
     Authenticate,
     AuthLine,
     BeginContent,
+    Chunk,
     Context,
     EndOfContent,
     Hello,
@@ -34,15 +34,19 @@ from posthouse.protocol.smtp import (
     Quit,
     Recipient,
     Reset,
+    ScramVerifierWanted,
     StartTls,
     Unimplemented,
+    Verb,
     parse_argument,
     split_line,
 )
+from posthouse.protocol.smtp_content import ChunkReader, OpenChunk, Transaction
 from posthouse.protocol.smtp_notices import ContentChunk, ContentRefused, QuitReceived, Rejected, TransactionDropped
 from posthouse.protocol.smtp_options import EXTENSIONS, ServerOptions, keyword_lines, offered_keywords
-from posthouse.protocol.smtp_order import ALLOWED, ALLOWED_UNAUTHENTICATED, State
+from posthouse.protocol.smtp_order import ALLOWED, State
 from posthouse.protocol.smtp_reply import encode_lines, encode_reply
+from posthouse.protocol.smtp_sasl import EXCHANGES, SaslLogin, Step
 
 __all__ = [
     "ALLOWED",
@@ -60,15 +64,8 @@ __all__ = [
 
 Event: TypeAlias = Command | Notice | Signal
 
-
-@dataclass(slots=True)
-class _Transaction:
-    """One MAIL and what came of it; the only place where it is kept."""
-
-    smtputf8: bool
-    recipients: int = 0
-    content: ContentReader | None = None
-    size_octets: int = 0
+DISCARDED_CONTENT_OCTETS = 64 * 1024 * 1024
+"""Content that is too large is read to its end and refused there; so much beyond the limit, and the session ends."""
 
 
 class SmtpServer:
@@ -80,13 +77,16 @@ class SmtpServer:
         self._output: list[bytes] = []
         self._notices: deque[Notice] = deque()
         self._pending: Command | None = None
-        self._exchange: tuple[str, Exchange] | None = None
+        self._login: SaslLogin | None = None
+        self._chunk: OpenChunk | None = None
+        self._after_refused_chunk = State.READY
         self._end_of_input = False
         self._forget(State.UNGREETED)
 
     def _forget(self, state: State) -> None:
         self._state = state
-        self._transaction: _Transaction | None = None
+        self._transaction: Transaction | None = None
+        self._transactions = 0
         self._context = Context(frozenset())
         self.extended = False
         self.hello_name = ""
@@ -148,6 +148,8 @@ class SmtpServer:
                 return CLOSED
             if self._state is State.CONTENT:
                 event = self._read_content()
+            elif self._state is State.CHUNK:
+                event = self._read_chunk()
             elif self._state is State.UNGREETED or self._state is State.HANDSHAKE:
                 event = self._need_data()
             else:
@@ -162,6 +164,10 @@ class SmtpServer:
             raise LocalProtocolError("there is no command to answer")
         if isinstance(command, Hello) and answer.is_positive:
             self._greet_back(command, answer.text)
+        elif isinstance(command, BeginContent) and command.chunked and answer.code != 421:
+            self._begin_chunks(answer)
+        elif isinstance(command, ScramVerifierWanted) and answer.is_positive:
+            raise LocalProtocolError("a verifier is provided, or refused")
         elif isinstance(command, StartTls) and answer.code == 220 and len(self._input):
             self._notices.appendleft(self._reject_and_end("STARTTLS", order.TALKED_PAST_STARTTLS))
         else:
@@ -169,6 +175,13 @@ class SmtpServer:
             self._advance(command, answer)
         if answer.code == 421:
             self._end()
+
+    def provide_scram(self, verifier: ScramVerifier, nonce: str) -> None:
+        """Answer ScramVerifierWanted. `nonce` is fresh and random, printable ASCII without a comma."""
+        if not isinstance(self._pending, ScramVerifierWanted) or self._login is None:
+            raise LocalProtocolError("no verifier was asked for")
+        self._pending = None
+        self._output.append(self._login.provide(verifier, nonce))
 
     def _advance(self, command: Command, answer: Reply) -> None:
         """Move on as the driver decided."""
@@ -178,7 +191,8 @@ class SmtpServer:
                 self._transaction.recipients += 1
                 self._state = State.RECIPIENTS
             case Mail(smtputf8=smtputf8) if answer.is_positive:
-                self._transaction = _Transaction(smtputf8)
+                self._transaction = Transaction(smtputf8)
+                self._transactions += 1
                 self._context = Context(self._context.offered, smtputf8)
                 self._state = State.MAIL
             case BeginContent() if answer.code == 354:
@@ -194,6 +208,8 @@ class SmtpServer:
                 self._state = State.READY
             case Authenticate() if answer.code == 235:
                 self.authenticated = True
+            case ScramVerifierWanted():
+                self._login, self._state = None, State.READY
             case StartTls() if answer.code == 220:
                 self._drop_transaction()
                 self._state = State.HANDSHAKE
@@ -234,11 +250,13 @@ class SmtpServer:
     def _take_command(self, line: bytes) -> Event | None:
         name, argument = split_line(line)
         verb = VERBS.get(name)
+        if name in HTTP_METHODS:
+            return self._reject_and_end(_printable(name), order.NOT_HTTP)
+        if verb is not None and verb.command is Chunk:
+            return self._take_chunk(verb, len(line) + 2, argument)
         if self._state is State.UNWILLING and name != b"QUIT":
             return self._reject(_printable(name), order.NO_SERVICE)
         if verb is None:
-            if name in HTTP_METHODS:
-                return self._reject_and_end(_printable(name), order.NOT_HTTP)
             return self._reject(_printable(name), UNKNOWN_COMMAND)
         refusal = self._out_of_order(verb.command)
         if refusal is not None:
@@ -250,22 +268,17 @@ class SmtpServer:
 
     def _out_of_order(self, command: type[Command]) -> Reply | None:
         """Why a command of this kind may not come now."""
-        options = self._options
-        if options.auth_required and not self.authenticated and command not in ALLOWED_UNAUTHENTICATED:
-            return order.AUTH_REQUIRED
-        if (command is AuthLine and not options.auth_mechanisms) or (command is StartTls and not options.starttls):
-            return NOT_IMPLEMENTED
-        if command not in ALLOWED[self._state]:
-            return order.NO_RECIPIENTS if command is BeginContent and self._state is State.MAIL else order.BAD_ORDER
-        if command is AuthLine and (self.authenticated or not self.extended):
-            return order.BAD_ORDER
-        return None
+        return order.out_of_order(
+            command, self._state, self._options, authenticated=self.authenticated, extended=self.extended
+        )
 
     def _carry_out(self, name: str, command: Command) -> Event | None:
         """Hand a command to the driver, or do what needs no driver."""
         match command:
             case Mail(size_octets=size) if size is not None and size > self._options.message_size_octets:
                 return self._reject(name, order.TOO_LARGE)
+            case Mail() if self._options.max_messages is not None and self._transactions >= self._options.max_messages:
+                return self._reject_and_end(name, order.TOO_MANY_MESSAGES)
             case Recipient() if self._recipient_count() >= self._options.max_recipients:
                 return self._reject(name, order.TOO_MANY_RECIPIENTS)
             case Noop():
@@ -290,43 +303,29 @@ class SmtpServer:
         return None
 
     def _begin_exchange(self, line: AuthLine) -> Event | None:
-        mechanism = MECHANISMS.get(line.mechanism)
-        if mechanism is None or line.mechanism not in self._options.auth_mechanisms:
+        if line.mechanism not in self._options.auth_mechanisms or line.mechanism not in EXCHANGES:
             return self._reject("AUTH", order.UNKNOWN_MECHANISM)
-        self._exchange = (line.mechanism, mechanism())
+        self._login = SaslLogin(line.mechanism)
         self._state = State.AUTHENTICATING
-        if line.initial_response is None:
-            return self._step_exchange(None)
-        return self._continue_exchange(line.initial_response)
+        return self._take_step(self._login.begin(line.initial_response))
 
     def _continue_exchange(self, line: bytes | BadLine) -> Event | None:
-        if isinstance(line, BadLine):
-            return self._abandon_exchange(self._line_fault(line))
-        if line == b"*":
-            return self._abandon_exchange(order.CANCELLED)
-        try:
-            response = decode_base64(line)
-        except SaslError as exc:
-            return self._abandon_exchange(reply(501, "5.5.2", str(exc)))
-        return self._step_exchange(response)
+        assert self._login is not None
+        return self._take_step(self._line_fault(line) if isinstance(line, BadLine) else self._login.take(line))
 
-    def _step_exchange(self, response: bytes | None) -> Event | None:
-        assert self._exchange is not None
-        mechanism, exchange = self._exchange
-        try:
-            step = exchange.step(response)
-        except SaslError as exc:
-            return self._abandon_exchange(reply(501, "5.5.2", str(exc)))
-        if isinstance(step, Credentials):
-            self._exchange, self._state = None, State.READY
-            self._pending = Authenticate(mechanism, step.authorization_id, step.login, step.password)
-            return self._pending
-        self._output.append(b"334 " + encode_base64(step) + b"\r\n")
-        return None
-
-    def _abandon_exchange(self, refusal: Reply) -> Rejected:
-        self._exchange, self._state = None, State.READY
-        return self._reject("AUTH", refusal)
+    def _take_step(self, step: Step) -> Event | None:
+        """Pass on what an exchange came to; only a challenge, and the question for a verifier, let it go on."""
+        if isinstance(step, bytes):
+            self._output.append(step)
+            return None
+        if isinstance(step, ScramVerifierWanted):
+            self._pending = step
+            return step
+        self._login, self._state = None, State.READY
+        if isinstance(step, Reply):
+            return self._reject("AUTH", step)
+        self._pending = step
+        return step
 
     def _line_fault(self, line: BadLine) -> Reply:
         if self._state is State.UNWILLING:
@@ -337,7 +336,7 @@ class SmtpServer:
         transaction = self._transaction
         assert transaction is not None
         reader = transaction.content
-        assert reader is not None
+        assert isinstance(reader, ContentReader)
         if reader.ended:
             return self._end_content(transaction, reader)
         if not len(self._input):
@@ -345,19 +344,106 @@ class SmtpServer:
         chunk, rest = reader.feed(self._input.take(len(self._input)))
         self._input.feed(rest)
         transaction.size_octets += len(chunk)
+        if transaction.size_octets > self._options.message_size_octets + DISCARDED_CONTENT_OCTETS:
+            return self._refuse_content(order.TOO_LARGE, ends=True)
         if not chunk or reader.bare_line_end or transaction.size_octets > self._options.message_size_octets:
             return None
         return ContentChunk(chunk)
 
-    def _end_content(self, transaction: _Transaction, reader: ContentReader) -> Event:
+    def _end_content(self, transaction: Transaction, reader: ContentReader) -> Event:
         """Refuse what is known to be bad, at the true end and once; else let the driver decide."""
         if not reader.bare_line_end and transaction.size_octets <= self._options.message_size_octets:
             self._pending = EndOfContent(transaction.size_octets)
             return self._pending
-        refusal = order.BARE_LINE_END_IN_CONTENT if reader.bare_line_end else order.TOO_LARGE
+        return self._refuse_content(order.BARE_LINE_END_IN_CONTENT if reader.bare_line_end else order.TOO_LARGE)
+
+    def _refuse_content(self, refusal: Reply, *, ends: bool = False) -> ContentRefused:
         self._output.append(encode_reply(refusal))
-        self._drop_transaction()
+        if ends:
+            self._end()
+        else:
+            self._drop_transaction()
         return ContentRefused(refusal)
+
+    def _take_chunk(self, verb: Verb, line_octets: int, argument: bytes) -> Event | None:
+        """BDAT: the announced octets are read whatever is wrong with it, and a refusal is said after them."""
+        chunk = parse_argument(verb, line_octets, argument, self._context)
+        if isinstance(chunk, Reply):
+            # How many octets follow is not known, so none of them can be told from a command.
+            return self._reject_and_end("BDAT", chunk)
+        assert isinstance(chunk, Chunk)
+        limit = self._options.message_size_octets
+        if chunk.size_octets > limit + DISCARDED_CONTENT_OCTETS:
+            return self._reject_and_end("BDAT", order.TOO_LARGE)
+        transaction = self._transaction
+        refusal = self._out_of_order(Chunk) or chunk.fault
+        if refusal is None and transaction is not None and transaction.size_octets + chunk.size_octets > limit:
+            refusal = order.TOO_LARGE
+        self._chunk = OpenChunk(chunk.size_octets, chunk.last, chunk.size_octets, refusal)
+        if refusal is not None:
+            # Content with a hole must never be accepted, so a refused chunk ends the transaction.
+            self._drop_transaction()
+            self._after_refused_chunk = self._state
+        elif transaction is not None and transaction.content is None:
+            self._pending = BeginContent(chunked=True)
+            return self._pending
+        self._state = State.CHUNK
+        return None
+
+    def _begin_chunks(self, answer: Reply) -> None:
+        """The driver's word on the first BDAT of a message, whose octets are still to be read."""
+        assert self._chunk is not None
+        assert self._transaction is not None
+        if answer.code == 354:
+            self._transaction.content = ChunkReader()
+        elif answer.is_positive:
+            raise LocalProtocolError("BDAT is answered with 354 or refused")
+        else:
+            self._chunk.refusal, self._chunk.is_drivers = answer, True
+            self._drop_transaction()
+            self._after_refused_chunk = self._state
+        self._state = State.CHUNK
+
+    def _read_chunk(self) -> Event | None:
+        chunk = self._chunk
+        assert chunk is not None
+        if not chunk.remaining:
+            return self._end_chunk(chunk)
+        if not len(self._input):
+            return self._need_data()
+        octets = self._input.take(min(chunk.remaining, len(self._input)))
+        chunk.remaining -= len(octets)
+        if chunk.refusal is not None:
+            return None
+        assert self._transaction is not None
+        reader = self._transaction.take_chunked(octets)
+        return None if reader.bare_line_end else ContentChunk(octets)
+
+    def _end_chunk(self, chunk: OpenChunk) -> Event | None:
+        """All announced octets were read: answer them."""
+        if chunk.refusal is not None:
+            self._chunk, self._state = None, self._after_refused_chunk
+            self._output.append(encode_reply(chunk.refusal))
+            return None if chunk.is_drivers else Rejected("BDAT", chunk.refusal)
+        transaction = self._transaction
+        assert transaction is not None
+        assert isinstance(transaction.content, ChunkReader)
+        reader = transaction.content
+        tail = reader.end() if chunk.last else b""
+        if reader.bare_line_end:
+            self._chunk = None
+            return self._refuse_content(order.BARE_LINE_END_IN_CONTENT)
+        if tail:
+            # Asked again, the reader misses nothing.
+            transaction.take_chunked(tail)
+            return ContentChunk(tail)
+        self._chunk = None
+        if chunk.last:
+            self._pending = EndOfContent(transaction.size_octets)
+            return self._pending
+        self._output.append(encode_reply(reply(250, "2.0.0", f"{chunk.size_octets} octets received")))
+        self._state = State.CHUNKS
+        return None
 
     def _recipient_count(self) -> int:
         return self._transaction.recipients if self._transaction is not None else 0
@@ -383,6 +469,7 @@ class SmtpServer:
         self._drop_transaction()
         if last is not None:
             self._notices.append(last)
+        self._chunk = None
         self._state = State.CLOSED
         self._input.clear()
 

@@ -11,6 +11,7 @@ from posthouse.protocol.errors import LocalProtocolError
 from posthouse.protocol.events import CLOSED, NEED_DATA
 from posthouse.protocol.smtp import BeginContent, EndOfContent, Hello, Mail
 from posthouse.protocol.smtp_server import (
+    EXTENSIONS,
     ContentChunk,
     ContentRefused,
     QuitReceived,
@@ -279,3 +280,149 @@ def test_empty_content() -> None:
     assert not any(isinstance(event, ContentChunk) for event in session.events)
     assert EndOfContent(0) in session.events
     assert isinstance(session.deliveries[0].mail, Mail)
+
+
+@pytest.mark.conformance("C160")
+def test_octets_before_the_greeting_are_seen() -> None:
+    server = SmtpServer(OPTIONS)
+    assert not server.has_talked_early
+    server.receive(b"EHLO c.test\r\n")
+    assert server.has_talked_early
+    assert server.next_event() is NEED_DATA
+    server.close(reply(554, "5.5.1", "You talk before you are greeted"))
+    assert server.next_event() is CLOSED
+    assert server.outgoing() == b"554 5.5.1 You talk before you are greeted\r\n"
+
+
+@pytest.mark.conformance("C2")
+def test_a_session_that_is_not_served_waits_for_quit() -> None:
+    session = Reception(refusal=reply(554, "5.7.1", "Not for you"))
+    assert codes(session.received()) == [554]
+    assert codes(session.say(b"EHLO c.test\r\nNOOP\r\nBDAT 6 LAST\r\nQUIT\r\nFOO\r\n")) == [503] * 4
+    assert codes(session.say(b"QUIT\r\n")) == [221]
+    assert session.ended()
+
+
+@pytest.mark.conformance("C68", "C296")
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"get", b"CONNECT", b"OPTIONS"])
+def test_http_ends_the_session(method: bytes) -> None:
+    for session in (reception(), Reception(), Reception(refusal=reply(554, "5.7.1", "Not for you"))):
+        session.received()
+        assert codes(session.say(method + b" / HTTP/1.1\r\nHost: mx.test\r\n\r\nMAIL FROM:<>\r\n")) == [421]
+        assert session.ended()
+
+
+@pytest.mark.conformance("C153", "S12")
+def test_content_without_end_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("posthouse.protocol.smtp_server.DISCARDED_CONTENT_OCTETS", 100_000)
+    session = reception()
+    session.say(ENVELOPE)
+    for _ in range(10):
+        session.send(b"a\n" * 5_000)
+    assert session.received() == b""
+    assert not session.ended()
+    session.send(b"x" * 20_000)
+    assert codes(session.received()) == [552]
+    assert session.ended()
+    assert session.mail is None
+
+
+@pytest.mark.conformance("C286", "C310", "S12")
+@pytest.mark.parametrize(
+    "begun",
+    [
+        *(b"", b"MAIL FROM:<", b"AUTH PLAIN ", b"AUTH LOGIN\r\n", b"BDAT ", b"BDAT 9999999 LAST\r\n"),
+        *(ENVELOPE, ENVELOPE + b"Subject: ", ENVELOPE + b"\r\n", ENVELOPE[:-6] + b"BDAT 9999999\r\n"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("octet", [b"A", b"\r", b"\n", b".", b"\0"])
+def test_what_is_held_of_endless_input_is_bounded(begun: bytes, octet: bytes) -> None:
+    """1 MiB of one octet: the core holds a line's limit at most, says one thing at most, and then the session ends."""
+    server = Reception(replace(OPTIONS, auth_mechanisms=("PLAIN", "LOGIN")))
+    server.say(b"EHLO c.test\r\n" + begun)
+    held = 0
+    for _ in range(64):
+        server.send(octet * 16_384)
+        server.draft.clear()
+        held = max(held, len(server.server._input))
+    assert held <= 12_288 + 16_384
+    assert len(codes(server.received())) <= 1
+
+
+@pytest.mark.conformance("C310")
+def test_a_line_of_64_kib_and_then_a_command() -> None:
+    session = reception()
+    assert codes(session.say(b"A" * 65_534 + b"\r\nNOOP\r\n")) == [500, 250]
+
+
+# Limits that are told (RFC 9422).
+
+
+@pytest.mark.conformance("C175")
+def test_the_limits_that_are_told_hold() -> None:
+    options = replace(OPTIONS, max_recipients=100, max_messages=2)
+    session = Reception(options)
+    assert b"\r\n250 LIMITS RCPTMAX=100 MAILMAX=2\r\n" in session.say(b"EHLO c.test\r\n")
+    assert codes(session.say(b"MAIL FROM:<>\r\n" + b"RCPT TO:<c@d.test>\r\n" * 101)) == [250] * 101 + [452]
+    # A new EHLO begins no new count, and a MAIL that is refused for its order is none.
+    assert b"MAILMAX=2" in session.say(b"MAIL FROM:<>\r\nEHLO c.test\r\n")
+    assert codes(session.say(ENVELOPE + b"hi\r\n.\r\n")) == [250, 250, 354, 250]
+    assert codes(session.say(b"MAIL FROM:<>\r\nNOOP\r\n")) == [421]
+    assert session.ended()
+    assert len(session.deliveries) == 1
+
+
+@pytest.mark.conformance("C175")
+def test_limits_are_told_anew_after_tls() -> None:
+    session = reception(replace(OPTIONS, starttls=True, max_messages=1))
+    assert codes(session.say(b"MAIL FROM:<>\r\nSTARTTLS\r\n")) == [250, 220]
+    session.server.tls_started(replace(OPTIONS, max_messages=5, max_recipients=7))
+    assert b"LIMITS RCPTMAX=7 MAILMAX=5\r\n" in session.say(b"EHLO c.test\r\n")
+    for _ in range(5):
+        assert codes(session.say(b"MAIL FROM:<>\r\nRSET\r\n")) == [250, 250]
+    assert codes(session.say(b"MAIL FROM:<>\r\n")) == [421]
+
+
+def test_a_limit_that_cannot_be_told_is_not() -> None:
+    assert b"LIMITS" not in Reception(replace(OPTIONS, max_recipients=1_000_000)).say(b"EHLO c.test\r\n")
+
+
+# What nobody but us may say.
+
+
+@pytest.mark.conformance("C9")
+def test_every_keyword_is_registered() -> None:
+    # https://www.iana.org/assignments/mail-parameters, SMTP service extensions, as of 2025.
+    registered = {
+        *("8BITMIME", "ATRN", "AUTH", "BINARYMIME", "BURL", "CHECKPOINT", "CHUNKING", "CONNEG", "CONPERM", "DELIVERBY"),
+        *("DSN", "ENHANCEDSTATUSCODES", "ETRN", "EXPN", "FUTURERELEASE", "HELP", "LIMITS", "MT-PRIORITY", "MTRK"),
+        *("NO-SOLICITING", "PIPELINING", "REQUIRETLS", "RRVS", "SAML", "SEND", "SIZE", "SMTPUTF8", "SOML", "STARTTLS"),
+        *("SUBMITTER", "TURN", "UTF8SMTP", "VERB"),
+    }
+    assert registered >= EXTENSIONS.keys()
+    assert {"BINARYMIME", "EXPN", "ETRN"}.isdisjoint(EXTENSIONS)
+
+
+@pytest.mark.conformance("C8", "C192")
+def test_what_is_offered_works() -> None:
+    options = replace(OPTIONS, starttls=True, auth_mechanisms=("PLAIN", "LOGIN", "SCRAM-SHA-256"))
+    session = Reception(options)
+    offered = [line[4:] for line in session.say(b"EHLO c.test\r\n").split(b"\r\n")[2:-1]]
+    assert [line.partition(b" ")[0].decode() for line in offered] == list(EXTENSIONS)
+    assert {b"SMTPUTF8", b"8BITMIME", b"CHUNKING", b"DSN", b"PIPELINING", b"STARTTLS"} <= set(offered)
+    used = {
+        b"MAIL FROM:<> SIZE=1 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x AUTH=<>\r\n": 250,
+        b"RCPT TO:<c@d.test> NOTIFY=NEVER ORCPT=rfc822;c@d.test\r\n": 250,
+        b"BDAT 2 LAST\r\n\r\n": 250,
+        b"AUTH PLAIN\r\n": 334,
+        b"*\r\n": 501,
+        b"AUTH LOGIN\r\n": 334,
+        b"*\r\n ": 501,
+        b"AUTH SCRAM-SHA-256\r\n": 334,
+        b"*\r\n  ": 501,
+        b"EXPN staff\r\n": 502,
+        b"STARTTLS\r\n": 220,
+    }
+    for line, code in used.items():
+        assert codes(session.say(line.rstrip(b" "))) == [code], line

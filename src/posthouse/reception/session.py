@@ -171,8 +171,8 @@ class SmtpSession:
                 await self._begin_transaction(event)
             case Recipient():
                 await self._add_recipient(event)
-            case BeginContent(chunked=chunked):
-                await self._begin_content("BDAT" if chunked else "DATA")
+            case BeginContent():
+                await self._begin_content()
             case EndOfContent():
                 await self._end_content()
             case Hello():
@@ -270,14 +270,14 @@ class SmtpSession:
         else:
             self._refuse("RCPT", judged, forward_path=str(event.forward_path))
 
-    async def _begin_content(self, verb: str) -> None:
+    async def _begin_content(self) -> None:
         assert self._transaction is not None
         self._scanner = ContentScanner()
         self._content_refusal = None
         try:
             self._draft = await self.door.storage.content.draft()
         except StorageError as exc:
-            self._refuse(verb, _not_stored(exc))
+            self._refuse("DATA", _not_stored(exc))
             return
         self.smtp.reply(_GO_ON)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from posthouse.mail.reply import Reply, reply
@@ -17,6 +18,37 @@ from posthouse.protocol.smtp import (
     Verify,
 )
 from posthouse.protocol.smtp_server import ContentChunk, ServerOptions, SmtpServer, TransactionDropped
+
+_LINE = re.compile(rb"([2-5]\d\d)([- ])([ -~]{0,506})\Z")
+_ENHANCED = re.compile(rb"([2-5])\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2}) ")
+
+
+def check_replies(octets: bytes, hostname: str) -> None:
+    """RFC 5321 §4.2, RFC 2034 §4: whole replies, one code in each, and the same enhanced code on all of its lines.
+
+    Greetings, which begin with the host's name, and 3yz have none.
+    """
+    lines = octets.split(b"\r\n")
+    assert lines.pop() == b"", f"not whole lines: {octets!r}"
+    labels: set[tuple[bytes, bytes | None]] = set()
+    for line in lines:
+        match = _LINE.match(line)
+        assert match is not None, f"no line of a reply: {line!r}"
+        code, separator, text = match.groups()
+        if not labels:
+            greets = text.startswith(hostname.encode()) and code in (b"220", b"250")
+        enhanced = _ENHANCED.match(text)
+        if greets or code[:1] == b"3":
+            assert enhanced is None, f"an enhanced code where none may be: {line!r}"
+        else:
+            assert enhanced is not None, f"no enhanced code: {line!r}"
+            assert enhanced[1] == code[:1], f"an enhanced code of another class: {line!r}"
+        labels.add((code, enhanced[0] if enhanced else None))
+        assert len(labels) == 1, f"several codes in one reply: {octets!r}"
+        if separator == b" ":
+            labels.clear()
+    assert not labels, f"a reply without end: {octets!r}"
+
 
 OPTIONS = ServerOptions(hostname="mx.test", message_size_octets=10_000)
 
@@ -56,7 +88,9 @@ class Reception:
         self.pump()
 
     def received(self) -> bytes:
-        return self.server.outgoing()
+        octets = self.server.outgoing()
+        check_replies(octets, self.options.hostname)
+        return octets
 
     def ended(self) -> bool:
         return self.signal is CLOSED

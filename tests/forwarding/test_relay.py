@@ -320,6 +320,18 @@ async def test_mail_says_what_the_message_needs(row: SpoolRow, said: str) -> Non
     assert said in next(line for line in next_hop.commands if line.startswith("MAIL"))
 
 
+@pytest.mark.conformance("C44")
+@pytest.mark.parametrize(
+    "answers",
+    [{"": "521 5.3.2 there.test takes no mail"}, {"RCPT": "556 5.1.10 That domain takes no mail"}],
+    ids=["521 greeting", "556"],
+)
+async def test_a_host_or_domain_that_takes_no_mail_is_not_asked_again(answers: dict[str, str | bytes]) -> None:
+    async with peer(answers) as next_hop:
+        done = await attempt(next_hop)
+    assert set(kinds(done)) == {Failed}
+
+
 async def test_smtputf8_that_nothing_needs_is_not_demanded_of_the_next_hop() -> None:
     async with peer(ehlo="250 there.test") as next_hop:
         done = await attempt(next_hop, rows=(a_row(message=PLAIN_ASKED_UTF8),))

@@ -95,7 +95,7 @@ CLEAN = {"CRLF NUL.CRLF", "CRLF.NUL CRLF"}
 """No CR or LF stands alone in these: they are content like any other."""
 
 
-@pytest.mark.conformance("C46", "C48", "C277")
+@pytest.mark.conformance("C46", "C48", "C277", "S1")
 @pytest.mark.parametrize("piece", [0, 1])
 @pytest.mark.parametrize("name", ENDINGS)
 def test_only_crlf_dot_crlf_ends_content(house: RunningHouse, tls: ssl.SSLContext, name: str, piece: int) -> None:
@@ -159,7 +159,7 @@ def test_starttls_upgrades_and_forgets(house: RunningHouse, tls: ssl.SSLContext)
             assert wire.say("STARTTLS")[:1] == b"5"
 
 
-@pytest.mark.conformance("C280", "C311")
+@pytest.mark.conformance("C140", "C280", "C311", "S3")
 @pytest.mark.parametrize("door", ["smtp", "submission"])
 @pytest.mark.parametrize("piece", [0, 1])
 def test_nothing_said_before_the_handshake_counts_after(

@@ -56,7 +56,9 @@ def count(house: RunningHouse) -> int:
     """How many messages Bob has."""
     with Wire(house.ports["pop3"]) as reader:
         assert reader.login(BOB).startswith(b"+OK")
-        return len(reader.uidls())
+        found = len(reader.uidls())
+        assert reader.pop3("QUIT").startswith(b"+OK")
+        return found
 
 
 def submit(house: RunningHouse, *lines: str) -> Wire:
@@ -86,6 +88,7 @@ def test_chunks_arrive_octet_for_octet(house: RunningHouse, name: str, size: int
         assert reader.login(BOB).startswith(b"+OK")
         assert reader.uidls()[-1] == queue_id
         octets = reader.retrieve(len(reader.uidls()))
+        assert reader.pop3("QUIT").startswith(b"+OK")
     assert octets.endswith(b" +0000\r\n" + content)
 
 
@@ -172,3 +175,67 @@ def test_a_message_too_large_is_refused_at_its_end_and_the_session_goes_on(house
         assert wire.reply().startswith(b"552 5.3.4 ")
         assert wire.say("RCPT TO:<bob@here.test>").startswith(b"503 ")
         wire.deliver(b"Subject: small\r\n", BOB)
+
+
+@pytest.mark.conformance("C1", "C13", "C17", "C21")
+@pytest.mark.parametrize(
+    "name", ["foreign.test", "mx.here.test", "localhost", "[203.0.113.9]", "[IPv6:2001:db8::1]", "x_y"]
+)
+def test_from_greeting_to_end(house: RunningHouse, name: str) -> None:
+    """One line greets, without a version; the name a peer gives decides nothing; QUIT is answered, then the end."""
+    with Wire(house.ports["smtp"]) as wire:
+        assert wire.line() == b"220 mx.here.test Posthouse"
+        assert wire.say("NOOP") == b"250 2.0.0 OK", "nothing else was said with the greeting"
+        assert wire.say(f"EHLO {name}").startswith(b"250 ")
+        wire.deliver(b"Subject: hi\r\n", BOB)
+        assert wire.say("QUIT") == b"221 2.0.0 mx.here.test closing connection"
+        assert wire.rest() == b""
+
+
+@pytest.mark.conformance("C8", "C175", "C192")
+def test_what_the_doors_offer(house: RunningHouse) -> None:
+    offered = {}
+    for door in ("smtp", "submission"):
+        with Wire(house.ports[door]) as wire:
+            assert wire.line().startswith(b"220 ")
+            wire.send(b"EHLO client.test\r\n")
+            lines = [wire.line()]
+            while lines[-1][3:4] == b"-":
+                lines.append(wire.line())
+            offered[door] = {line[4:].decode() for line in lines[1:]}
+    recipients = house.config.reception.recipients
+    limits = {word for word in offered["smtp"] if word.startswith("LIMITS ")}
+    assert f"RCPTMAX={recipients}" in limits.pop().split(" ")
+    assert {"PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "ENHANCEDSTATUSCODES"} < offered["smtp"]
+    assert "SIZE 1000000" in offered["smtp"]
+    mechanisms = {word for word in offered["submission"] if word.startswith("AUTH ")}
+    assert {"PLAIN", "LOGIN"} <= set(mechanisms.pop().split(" "))
+    assert not any(word.startswith("AUTH") for word in offered["smtp"])
+
+
+@pytest.mark.conformance("C40", "C175")
+def test_one_recipient_more_than_the_limit_that_is_told(tmp_path: Path) -> None:
+    with RunningHouse(tmp_path, reception={"recipients": 100}) as house, Wire(house.ports["smtp"]) as wire:
+        wire.send(b"EHLO client.test\r\n")
+        lines = [wire.line(), wire.line()]
+        while lines[-1][3:4] == b"-":
+            lines.append(wire.line())
+        assert any(b"RCPTMAX=100" in line for line in lines)
+        wire.envelope(*[BOB] * 100)
+        assert wire.say(f"RCPT TO:<{ADA}>").startswith(b"452 4.5.3 ")
+        stored(wire.content(b"Subject: hi\r\n"))
+
+
+@pytest.mark.conformance("C286", "C310", "S12")
+@pytest.mark.parametrize(
+    "begun", [b"", b"MAIL FROM:<", b"BDAT ", b"EHLO c.test\r\nAUTH PLAIN ", b"EHLO c.test\r\nAUTH LOGIN\r\n"], ids=repr
+)
+def test_a_line_without_end_ends_the_session(house: RunningHouse, begun: bytes) -> None:
+    with Wire(house.ports["submission"]) as wire:
+        assert wire.line().startswith(b"220 ")
+        wire.send_in_pieces(begun + b"A" * 2_000_000, 65_536)
+        assert wire.rest().count(b"\r\n500 ") <= 1
+    with Wire(house.ports["smtp"]).greet() as other:
+        other.send(b"A" * 65_536 + b"\r\n")
+        assert other.reply().startswith(b"500 ")
+        assert other.say("NOOP").startswith(b"250 ")

@@ -132,7 +132,9 @@ def smtp_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Tra
     return make
 
 
-@pytest.mark.conformance("C3", "C33", "C34", "C45", "C61", "C62", "C63", "C67", "C120", "C121", "C122", "C155", "C157")
+@pytest.mark.conformance(
+    "C3", "C33", "C34", "C45", "C61", "C62", "C63", "C67", "C120", "C121", "C122", "C155", "C157", "C163", "C164"
+)
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("transcript", SMTP, ids=lambda transcript: transcript.name)
 def test_smtp(smtp_house: Callable[[Transcript], RunningHouse], transcript: Transcript, piece: int) -> None:

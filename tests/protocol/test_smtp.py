@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from posthouse.config import parse as parse_config
 from posthouse.mail.acceptance import Notify, Ret
 from posthouse.mail.reply import Reply
 from posthouse.protocol.events import Command
 from posthouse.protocol.smtp import VERBS, Context, Hello, Mail, Recipient, parse_argument, split_line
+from posthouse.protocol.smtp_client import SmtpClient
+from posthouse.protocol.smtp_options import ServerOptions
+from posthouse.protocol.smtp_server import SmtpServer
 
 PLAIN = Context(frozenset({"SIZE", "8BITMIME"}))
 FULL = Context(frozenset({"SIZE", "8BITMIME", "DSN", "SMTPUTF8", "AUTH"}), smtputf8=True)
@@ -163,7 +169,7 @@ def test_delivery_notification_of_a_recipient() -> None:
     assert parsed.original_recipient == "rfc822;A+b@C.test"
 
 
-@pytest.mark.conformance("C32", "C124", "C177", "C178", "C179")
+@pytest.mark.conformance("C32", "C124", "C177", "C178", "C179", "C193", "C283", "S8")
 @pytest.mark.parametrize(
     "line",
     [
@@ -179,10 +185,26 @@ def test_delivery_notification_of_a_recipient() -> None:
         "MAIL FROM:<> AUTH=a+0Ab",
         "MAIL FROM:<> AUTH",
         "MAIL FROM:<> SMTPUTF8=yes",
+        "MAIL FROM:<> SMTPUTF8=",
+        "MAIL FROM:<> BODY=8BITMIME+0D+0AX",
+        "MAIL FROM:<> SIZE=1+0A",
+        "MAIL FROM:<> RET=FULL+00",
+        "MAIL FROM:<> ENVID=",
+        "MAIL FROM:<> ENVID=a ENVID=a",
+        "MAIL FROM:<> RET=HDRS RET=HDRS",
+        "MAIL FROM:<> AUTH=a+00b",
+        "MAIL FROM:<> AUTH=a+0Db",
         "RCPT TO:<a@b.test> NOTIFY=NEVER,SUCCESS",
         "RCPT TO:<a@b.test> NOTIFY=NEVER NOTIFY=NEVER",
         "RCPT TO:<a@b.test> NOTIFY=SUCCESS,SUCCESS",
         "RCPT TO:<a@b.test> NOTIFY=",
+        "RCPT TO:<a@b.test> NOTIFY",
+        "RCPT TO:<a@b.test> NOTIFY=SUCCESS+0AX",
+        "RCPT TO:<a@b.test> NOTIFY=SUCCESS,,DELAY",
+        "RCPT TO:<a@b.test> ORCPT=rfc822;a ORCPT=rfc822;a",
+        "RCPT TO:<a@b.test> ORCPT=rfc822;+00",
+        "RCPT TO:<a@b.test> ORCPT=utf-8;\\x{0}",
+        "RCPT TO:<a@b.test> ORCPT=utf-8;\\x{D800}",
         "RCPT TO:<a@b.test> ORCPT=rfc822",
         "RCPT TO:<a@b.test> ORCPT=;a",
         "RCPT TO:<a@b.test> ORCPT=rfc822;x+0D+0AY",
@@ -197,7 +219,42 @@ def test_bad_values_of_notification_parameters(line: str) -> None:
     assert refusal(line, FULL) == "501 5.5.4"
 
 
-@pytest.mark.conformance("C35")
+@pytest.mark.conformance("C179")
+@pytest.mark.parametrize("value", ["a" * 100, "+2B" * 33, "!", "~"])
+def test_envelope_ids_that_are_kept(value: str) -> None:
+    parsed = parse(f"MAIL FROM:<> ENVID={value} RET=full", FULL)
+    assert isinstance(parsed, Mail)
+    assert parsed.envelope_id == value.replace("+2B", "+")
+    assert parsed.ret is Ret.FULL
+
+
+@pytest.mark.conformance("C167")
+def test_binary_content_is_not_offered() -> None:
+    everything = Context(frozenset({*FULL.offered, "CHUNKING"}))
+    assert refusal("MAIL FROM:<> BODY=BINARYMIME", everything) == "501 5.5.4"
+
+
+@pytest.mark.conformance("C194", "C35")
+@pytest.mark.parametrize(
+    "octets",
+    [
+        *(b"\xff", b"\xc3", b"\xc3\xa9\xa9", b"\xc0\xaf", b"\xe0\x80\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"),
+        *(b"\0", b"\xc2\x80", b"\xe2\x80\x8b", b"\xe2\x80\xae", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b"\xee\x80\x80"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_clean_utf8_is_refused(octets: bytes) -> None:
+    """Not UTF-8, overlong, surrogates, beyond Unicode; NUL, C1 controls, zero width, bidi, separators, private use."""
+    for context, parameter in ((FULL, b" SMTPUTF8"), (PLAIN, b"")):
+        answer = refusal(b"MAIL FROM:<a" + octets + b"@b.test>" + parameter, context)
+        assert answer in ("501 5.1.7", "553 5.6.7")
+        assert answer == "501 5.1.7" or context is PLAIN
+        in_domain = parse(b"MAIL FROM:<a@b" + octets + b".test>" + parameter, context)
+        # UTS 46 takes what has no width out of a domain: it is another spelling, and not kept.
+        assert in_domain.code in (501, 553) if isinstance(in_domain, Reply) else "b.test" in repr(in_domain)
+
+
+@pytest.mark.conformance("C35", "C194")
 def test_internationalised_addresses() -> None:
     assert refusal("MAIL FROM:<jürgen@b.test>") == "553 5.6.7"
     assert refusal("MAIL FROM:<jürgen@b.test>", FULL) == "553 5.6.7"
@@ -230,6 +287,24 @@ def test_internationalised_addresses() -> None:
 )
 def test_names_in_hello(name: str, accepted: bool) -> None:
     assert refusal(f"EHLO {name}") == (f"accepted {Hello(name, True)}" if accepted else "501 5.5.4")
+
+
+@pytest.mark.conformance("C197")
+def test_a_host_name_is_shown_in_ascii() -> None:
+    folder = Path(__file__).parent
+    config = parse_config({"hostname": "mx.bücher.test", "data_dir": "."}, folder / "posthouse.toml")
+    assert config.hostname == "mx.xn--bcher-kva.test"
+    options = ServerOptions(hostname=config.hostname, message_size_octets=65536)
+    server = SmtpServer(options)
+    server.greet()
+    server.receive(b"EHLO c.test\r\n")
+    assert server.next_event() == Hello("c.test", True)
+    server.reply(Reply(250))
+    assert server.outgoing().count(b"mx.xn--bcher-kva.test") == 2
+    client = SmtpClient(config.hostname)
+    client.receive(b"220 there\r\n")
+    client.next_event()
+    assert client.outgoing() == b"EHLO mx.xn--bcher-kva.test\r\n"
 
 
 @pytest.mark.conformance("C38", "C180")

@@ -51,7 +51,7 @@ def codes(octets: bytes) -> list[int]:
     return [int(line[:3]) for line in octets.split(b"\r\n")[:-1] if line[3:4] == b" "]
 
 
-@pytest.mark.conformance("C46", "C48", "C55", "C153")
+@pytest.mark.conformance("C46", "C48", "C55", "C153", "S1")
 @pytest.mark.parametrize("piece", [0, 1])
 @pytest.mark.parametrize("terminator", NOT_TERMINATORS, ids=repr)
 def test_only_crlf_dot_crlf_ends_content(terminator: bytes, piece: int) -> None:
@@ -168,7 +168,7 @@ def test_starttls_forgets_everything() -> None:
     assert codes(session.say(b"STARTTLS\r\n")) == [502]
 
 
-@pytest.mark.conformance("C140")
+@pytest.mark.conformance("C140", "C280", "S3")
 @pytest.mark.parametrize("injected", [b"EHLO inj\r\n", b"x"])
 def test_nothing_may_follow_starttls(injected: bytes) -> None:
     session = reception(replace(OPTIONS, starttls=True))

@@ -32,7 +32,7 @@ def reception_for(transcript: Transcript) -> Reception:
     return Reception(options, reply(int(settings["refuse"]), "5.7.1", "Not for you") if "refuse" in settings else None)
 
 
-@pytest.mark.conformance("C3", "C155", "C157")
+@pytest.mark.conformance("C3", "C155", "C157", "C163", "C164", "C193")
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("transcript", SERVER_SIDE, ids=lambda transcript: transcript.name)
 def test_server_half(transcript: Transcript, piece: int) -> None:

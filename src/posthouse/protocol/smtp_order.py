@@ -76,7 +76,7 @@ TOO_LARGE = reply(552, "5.3.4", "The message is larger than this server accepts"
 BARE_LINE_END_IN_CONTENT = reply(550, "5.6.11", "The message holds CR or LF outside CRLF")
 UNKNOWN_MECHANISM = reply(504, "5.5.4", "Mechanism not offered")
 ENCRYPTION_NEEDED = reply(538, "5.7.11", "Encryption is needed; begin with STARTTLS")
-TOO_MANY_MESSAGES = reply(421, "4.7.0", "Too many messages in one session; begin another")
+TOO_MANY_MESSAGES = reply(421, "4.7.0", "Too many messages in one session; open another")
 TALKED_PAST_STARTTLS = reply(554, "5.5.1", "Nothing may follow STARTTLS before the handshake")
 
 

@@ -239,3 +239,40 @@ def test_a_line_without_end_ends_the_session(house: RunningHouse, begun: bytes) 
         other.send(b"A" * 65_536 + b"\r\n")
         assert other.reply().startswith(b"500 ")
         assert other.say("NOOP").startswith(b"250 ")
+
+
+ENDINGS = [
+    b"\n.\n",
+    b"\n.\r\n",
+    b"\r\n.\n",
+    b"\r.\r",
+    b"\r.\r\n",
+    b"\r\n.\r",
+    b"\r\n.\r\r\n",
+    b"\r\n\0.\r\n",
+    b"\x85.\x85",
+]
+
+
+@pytest.mark.conformance("C46", "C277", "S1")
+@pytest.mark.parametrize("ending", ENDINGS, ids=repr)
+@pytest.mark.parametrize("verb", ["DATA", "BDAT"])
+def test_nothing_is_smuggled_in_tls_records(house: RunningHouse, ending: bytes, verb: str) -> None:
+    """Each octet in a record of its own: one reply at the true end, no second message."""
+    before = count(house)
+    content = b"x" + ending + b"MAIL FROM:<a@b.test>\r\nRCPT TO:<bob@here.test>\r\nDATA\r\nevil\r\n"
+    bare = ending not in (b"\r\n\0.\r\n", b"\x85.\x85")
+    with Wire(house.ports["smtp"]).greet() as wire:
+        assert wire.say("STARTTLS").startswith(b"220 ")
+        wire.start_tls(ssl.create_default_context(cafile=house.config.data_dir / SELF_SIGNED[0]))
+        assert wire.say("EHLO client.test").startswith(b"250 ")
+        wire.envelope(BOB)
+        if verb == "DATA":
+            assert wire.say("DATA").startswith(b"354 ")
+            wire.send_in_pieces(content + b".\r\n", 1)
+        else:
+            wire.send_in_pieces(b"BDAT %d LAST\r\n" % len(content) + content, 1)
+        assert wire.reply()[:4] == (b"550 " if bare else b"250 ")
+        assert wire.say("NOOP") == b"250 2.0.0 OK"
+        assert wire.say("DATA").startswith(b"503 ")
+    assert count(house) == before + (not bare)

@@ -192,6 +192,11 @@ def test_from_greeting_to_end(house: RunningHouse, name: str) -> None:
         assert wire.rest() == b""
 
 
+@pytest.mark.conformance("C20")
+def test_the_house_waits_for_a_command_as_long_as_it_must(house: RunningHouse) -> None:
+    assert house.config.reception.command_timeout >= 300
+
+
 @pytest.mark.conformance("C8", "C175", "C192")
 def test_what_the_doors_offer(house: RunningHouse) -> None:
     offered = {}

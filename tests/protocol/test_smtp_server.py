@@ -88,6 +88,19 @@ def test_size_of_content(excess: int, code: int) -> None:
     assert len(refused) == (0 if code == 250 else 2)
 
 
+@pytest.mark.conformance("C52")
+@pytest.mark.parametrize("length", [998, 999, 1000, 1001, 65_536, 10_000_000])
+def test_long_lines_are_kept_whole(length: int) -> None:
+    """Also where a line that is cut at 1000 octets would begin with the dot, and be the end."""
+    session = reception(replace(OPTIONS, message_size_octets=20_000_000))
+    content = b"x" * min(length - 1, 1000) + b"." * (length - min(length - 1, 1000)) + b"\r\n.x\r\n"
+    session.say(ENVELOPE)
+    for part in pieces(content.replace(b"\r\n.", b"\r\n..") + b".\r\n", 1000 if length < 70_000 else 65_536):
+        session.send(part)
+    assert codes(session.received()) == [250]
+    assert session.deliveries[0].content == content
+
+
 @pytest.mark.conformance("C150")
 def test_stuffing_does_not_count() -> None:
     session = reception(replace(OPTIONS, message_size_octets=300))
@@ -283,12 +296,12 @@ def test_empty_content() -> None:
 
 
 @pytest.mark.conformance("C160")
-def test_octets_before_the_greeting_are_seen() -> None:
+def test_octets_before_the_greeting_are_not_answered() -> None:
+    """Whoever talks early may be sent away; its octets wait, and are no commands then."""
     server = SmtpServer(OPTIONS)
-    assert not server.has_talked_early
-    server.receive(b"EHLO c.test\r\n")
-    assert server.has_talked_early
+    server.receive(b"EHLO c.test\r\nMAIL FROM:<>\r\n")
     assert server.next_event() is NEED_DATA
+    assert server.outgoing() == b""
     server.close(reply(554, "5.5.1", "You talk before you are greeted"))
     assert server.next_event() is CLOSED
     assert server.outgoing() == b"554 5.5.1 You talk before you are greeted\r\n"

@@ -122,11 +122,6 @@ class SmtpServer:
         self._options = options
         self._forget(State.GREETED)
 
-    @property
-    def has_talked_early(self) -> bool:
-        """Whether the peer said something and was not greeted yet: then `close` with 554 instead of `greet`."""
-        return self._state is State.UNGREETED and len(self._input) > 0
-
     def receive(self, octets: bytes) -> None:
         """Take octets from the peer; b"" says that no more will come."""
         if self._state is State.HANDSHAKE and octets:

@@ -30,7 +30,7 @@ from posthouse.net.dns import DnsResolver, Resolver
 from posthouse.net.listener import Admittance, Listener, Serve, SessionCounter, bind
 from posthouse.net.stream import Stream
 from posthouse.net.tls import server_context
-from posthouse.protocol.pop3_server import Pop3Options
+from posthouse.protocol.pop3_options import Pop3Options
 from posthouse.protocol.smtp_server import ServerOptions
 from posthouse.reception.session import SmtpDoor, SmtpLimits, SmtpSession
 from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from posthouse.mail.ids import Uid, Uidl
 from posthouse.mail.maildrop import Listing
 from posthouse.protocol.events import CLOSED, NEED_DATA
-from posthouse.protocol.pop3_server import (
+from posthouse.protocol.pop3_events import (
     Event,
     Login,
     OutgoingFull,
-    Pop3Options,
-    Pop3Server,
     QuitReceived,
     Rejected,
     Retrieve,
     Top,
     Update,
 )
+from posthouse.protocol.pop3_options import Pop3Options
+from posthouse.protocol.pop3_server import Pop3Server
 
 OPTIONS = Pop3Options(hostname="mx.test")
 CONTENTS = (

@@ -8,18 +8,16 @@ from posthouse.mail.ids import Uid, Uidl
 from posthouse.mail.maildrop import Listing
 from posthouse.protocol.errors import LocalProtocolError
 from posthouse.protocol.events import CLOSED, NEED_DATA
-from posthouse.protocol.pop3_server import (
-    OUTGOING_FULL_OCTETS,
+from posthouse.protocol.pop3_events import (
     Login,
     OutgoingFull,
-    Pop3Options,
-    Pop3Server,
     QuitReceived,
     Rejected,
     Retrieve,
-    State,
     Update,
 )
+from posthouse.protocol.pop3_options import Pop3Options
+from posthouse.protocol.pop3_server import OUTGOING_FULL_OCTETS, Pop3Server, State
 from tests.protocol.pop3_house import CONTENTS, OPTIONS, House, data, logged_in
 
 COMMANDS = (

@@ -12,39 +12,39 @@ Command lines are taken one at a time, so pipelined ones wait in the buffer unti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, TypeAlias
+from typing import Final
 
 from posthouse.mail.maildrop import Listing
 from posthouse.protocol.errors import LocalProtocolError
-from posthouse.protocol.events import CLOSED, NEED_DATA, Command, Notice, Signal
+from posthouse.protocol.events import CLOSED, NEED_DATA, Command, Signal
 from posthouse.protocol.lines import BadLine, ContentWriter, EndlessLine, LineBuffer, LineFault
 from posthouse.protocol.pop3 import (
     COMMAND_LIMIT_OCTETS,
-    RESPONSE_LIMIT_OCTETS,
     SYS_TEMP,
     Response,
     encode_response,
-    has_control,
     nameable_verb,
     parse_command,
-    parse_number,
 )
+from posthouse.protocol.pop3_arguments import Refusal, no_argument, text_argument
+from posthouse.protocol.pop3_events import (
+    Event,
+    Login,
+    OutgoingFull,
+    QuitReceived,
+    Rejected,
+    Retrieve,
+    Top,
+    Update,
+)
+from posthouse.protocol.pop3_maildrop import MarkedMaildrop
+from posthouse.protocol.pop3_options import Pop3Options, capabilities
 from posthouse.protocol.pop3_top import TopCutter
 
 OUTGOING_FULL_OCTETS: Final = 64 * 1024
 """From here on the driver is asked to write before the next command is taken."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pop3Options:
-    """What this connection offers."""
-
-    hostname: str
-    offer_login: bool = True
-    """USER and PASS; False on a connection whose octets anybody may read."""
-    implementation: str | None = "Posthouse"
 
 
 class State(Enum):
@@ -56,64 +56,6 @@ class State(Enum):
     TRANSACTION = auto()
     UPDATE = auto()
     CLOSED = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Login(Command):
-    """USER and PASS. Answer: open_maildrop(), refuse() or close()."""
-
-    name: str
-    password: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Retrieve(Command):
-    """RETR. Answer: begin_message(), content() as often as needed, end_message(); or refuse()."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Top(Command):
-    """TOP, answered like RETR with the whole message; the core cuts it, content() says when to stop."""
-
-    number: int
-    lines: int
-
-
-@dataclass(frozen=True, slots=True)
-class Update(Command):
-    """QUIT in TRANSACTION. Answer: updated() when what is marked is durably deleted, else refuse()."""
-
-    numbers: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected(Notice):
-    """A line was answered `-ERR` by the core. `verb` is empty where it was no keyword."""
-
-    verb: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class QuitReceived(Notice):
-    """QUIT before a login; answered. CLOSED follows."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutgoingFull(Notice):
-    """OUTGOING_FULL_OCTETS are waiting: write outgoing() before the next event is asked for.
-
-    Without it one read full of pipelined LISTs would grow without bound in memory.
-    """
-
-
-Event: TypeAlias = Login | Retrieve | Top | Update | Rejected | QuitReceived | OutgoingFull
-
-
-class _Refusal(Exception):
-    """A command that the core answers `-ERR`; the argument is its text."""
 
 
 class Pop3Server:
@@ -128,9 +70,7 @@ class Pop3Server:
         self._outgoing_octets = 0
         self._told_full = False
         self._name: str | None = None
-        self._listing = Listing()
-        self._marked: set[int] = set()
-        self._remaining_octets = 0
+        self._maildrop = MarkedMaildrop(Listing())
         self._retrieved: set[int] = set()
         self._pending: Command | None = None
         self._writer: ContentWriter | None = None
@@ -188,10 +128,9 @@ class Pop3Server:
     def open_maildrop(self, listing: Listing) -> None:
         """Answer Login: the peer is who it says, its maildrop is locked, this is what it holds."""
         self._answer(Login)
-        self._listing = listing
-        self._remaining_octets = sum(listing.sizes_octets)
+        self._maildrop = MarkedMaildrop(listing)
         self.state = State.TRANSACTION
-        self._ok(f"{len(listing)} messages ({self._remaining_octets} octets)")
+        self._ok(self._totals())
 
     def refuse(self, code: str | None, text: str) -> None:
         """Answer `-ERR` to any command. After Update the session ends with it (RFC 1939 §6)."""
@@ -271,11 +210,11 @@ class Pop3Server:
         rule = _RULES.get(verb)
         try:
             if rule is None:
-                raise _Refusal("Unknown command")
+                raise Refusal("Unknown command")
             if self.state not in rule.states:
-                raise _Refusal(_WRONG_STATE[self.state])
+                raise Refusal(_WRONG_STATE[self.state])
             event = rule.act(self, argument)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             return self._reject(verb, str(refusal))
         if isinstance(event, Command):
             self._pending = event
@@ -319,7 +258,7 @@ class Pop3Server:
     def _user(self, argument: bytes | None) -> None:
         self._check_login_offered()
         self._name = None
-        self._name = _text((argument or b"").strip(b" "))
+        self._name = text_argument((argument or b"").strip(b" "))
         self._ok("Send PASS")
 
     def _pass(self, argument: bytes | None) -> Login:
@@ -327,125 +266,72 @@ class Pop3Server:
         self._check_login_offered()
         name, self._name = self._name, None
         if name is None:
-            raise _Refusal("Send USER first")
-        return Login(name, _text(argument or b""))
+            raise Refusal("Send USER first")
+        return Login(name, text_argument(argument or b""))
 
     def _check_login_offered(self) -> None:
         if not self._options.offer_login:
-            raise _Refusal("No login with a password on this connection; use TLS")
+            raise Refusal("No login with a password on this connection; use TLS")
 
     # TRANSACTION (RFC 1939 §5, §7).
 
     def _stat(self, argument: bytes | None) -> None:
-        _no_argument(argument)
-        self._ok(f"{self._remaining()} {self._remaining_octets}")
+        no_argument(argument)
+        self._ok(f"{len(self._maildrop)} {self._maildrop.octets}")
 
     def _list(self, argument: bytes | None) -> None:
-        sizes = self._listing.sizes_octets
-        number = self._optional_number(argument)
+        maildrop = self._maildrop
+        number = maildrop.optional_number(argument)
         if number is not None:
-            self._ok(f"{number} {sizes[number - 1]}")
+            self._ok(f"{number} {maildrop.size_octets(number)}")
             return
-        text = f"{self._remaining()} messages ({self._remaining_octets} octets)"
-        self._put_list(text, (f"{n} {sizes[n - 1]}" for n in self._numbers()))
+        self._put_list(self._totals(), (f"{n} {maildrop.size_octets(n)}" for n in maildrop.numbers()))
 
     def _uidl(self, argument: bytes | None) -> None:
-        uidls = self._listing.uidls
-        number = self._optional_number(argument)
+        maildrop = self._maildrop
+        number = maildrop.optional_number(argument)
         if number is not None:
-            self._ok(f"{number} {uidls[number - 1]}")
+            self._ok(f"{number} {maildrop.uidl(number)}")
             return
-        self._put_list("", (f"{n} {uidls[n - 1]}" for n in self._numbers()))
+        self._put_list("", (f"{n} {maildrop.uidl(n)}" for n in maildrop.numbers()))
 
     def _retr(self, argument: bytes | None) -> Retrieve:
-        return Retrieve(self._number(argument))
+        return Retrieve(self._maildrop.number(argument))
 
     def _top(self, argument: bytes | None) -> Top:
-        number, _, lines_octets = (argument or b"").rstrip(b" ").partition(b" ")
-        lines = parse_number(lines_octets)
-        if lines is None:
-            raise _Refusal("TOP wants a message number and a number of lines")
-        return Top(self._number(number), lines)
+        return Top(*self._maildrop.number_and_lines(argument))
 
     def _dele(self, argument: bytes | None) -> None:
-        number = self._number(argument)
-        self._marked.add(number)
-        self._remaining_octets -= self._listing.sizes_octets[number - 1]
+        number = self._maildrop.number(argument)
+        self._maildrop.mark(number)
         self._ok(f"Message {number} deleted")
 
     def _rset(self, argument: bytes | None) -> None:
-        _no_argument(argument)
-        self._marked.clear()
-        self._remaining_octets = sum(self._listing.sizes_octets)
-        self._ok(f"{len(self._listing)} messages ({self._remaining_octets} octets)")
+        no_argument(argument)
+        self._maildrop.reset()
+        self._ok(self._totals())
+
+    def _totals(self) -> str:
+        return f"{len(self._maildrop)} messages ({self._maildrop.octets} octets)"
 
     def _noop(self, argument: bytes | None) -> None:
-        _no_argument(argument)
+        no_argument(argument)
         self._ok("")
 
     # In both states.
 
     def _capa(self, argument: bytes | None) -> None:
-        _no_argument(argument)
-        self._put_list("Capability list follows", self._capabilities())
-
-    def _capabilities(self) -> Iterator[str]:
-        """RFC 2449 §6. Both states list the same, as §5 demands of those that matter before a login."""
-        yield from ("TOP", "UIDL")
-        if self._options.offer_login:
-            yield "USER"
-        yield from ("RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "EXPIRE NEVER")
-        if self._options.implementation:
-            yield f"IMPLEMENTATION {self._options.implementation}"[: RESPONSE_LIMIT_OCTETS - 2]
+        no_argument(argument)
+        self._put_list("Capability list follows", capabilities(self._options))
 
     def _quit(self, argument: bytes | None) -> Update | QuitReceived:
-        _no_argument(argument)
+        no_argument(argument)
         if self.state is State.TRANSACTION:
             self.state = State.UPDATE
-            return Update(tuple(sorted(self._marked)))
+            return Update(self._maildrop.marked)
         self._ok("Goodbye")
         self._end()
         return QuitReceived()
-
-    # Numbers.
-
-    def _remaining(self) -> int:
-        return len(self._listing) - len(self._marked)
-
-    def _numbers(self) -> Iterator[int]:
-        return (n for n in range(1, len(self._listing) + 1) if n not in self._marked)
-
-    def _optional_number(self, argument: bytes | None) -> int | None:
-        return self._number(argument) if argument and argument.strip(b" ") else None
-
-    def _number(self, argument: bytes | None) -> int:
-        """The number of a message that is there and not marked."""
-        number = parse_number((argument or b"").rstrip(b" "))
-        if number is None:
-            raise _Refusal("That is not a message number")
-        if not 1 <= number <= len(self._listing):
-            raise _Refusal(f"No such message, the maildrop holds {len(self._listing)}")
-        if number in self._marked:
-            raise _Refusal(f"Message {number} is already deleted")
-        return number
-
-
-def _no_argument(argument: bytes | None) -> None:
-    # Trailing spaces are forgiven: some clients send them.
-    if argument and argument.strip(b" "):
-        raise _Refusal("This command takes no argument")
-
-
-def _text(octets: bytes) -> str:
-    """A name or a password. UTF-8 is taken even without RFC 6856: ASCII is the same in both."""
-    if not octets:
-        raise _Refusal("An argument is missing")
-    if has_control(octets):
-        raise _Refusal("The argument holds a control character")
-    try:
-        return octets.decode("utf-8")
-    except UnicodeDecodeError:
-        raise _Refusal("The argument is not UTF-8") from None
 
 
 @dataclass(frozen=True, slots=True)

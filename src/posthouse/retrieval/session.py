@@ -19,18 +19,18 @@ from posthouse.mail.world import Clock
 from posthouse.net.stream import Interrupted, Stream
 from posthouse.protocol.events import CLOSED, NEED_DATA
 from posthouse.protocol.pop3 import AUTH, IN_USE, SYS_TEMP
-from posthouse.protocol.pop3_server import (
+from posthouse.protocol.pop3_events import (
     Event,
     Login,
     OutgoingFull,
-    Pop3Options,
-    Pop3Server,
     QuitReceived,
     Rejected,
     Retrieve,
     Top,
     Update,
 )
+from posthouse.protocol.pop3_options import Pop3Options
+from posthouse.protocol.pop3_server import Pop3Server
 from posthouse.storage.errors import StorageError
 from posthouse.storage.interfaces import Storage
 

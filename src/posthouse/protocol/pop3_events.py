@@ -10,10 +10,30 @@ from posthouse.protocol.events import Command, Notice
 
 @dataclass(frozen=True, slots=True)
 class Login(Command):
-    """USER and PASS. Answer: open_maildrop(), refuse() or close()."""
+    """USER and PASS, or an exchange of AUTH that came to its end. Answer: open_maildrop(), refuse() or close().
+
+    `authorization_id` is "" when the login acts as itself. `proven` and `stored_key`: what an exchange without a
+    password has shown, and which of several passwords it was (`ScramProof`); None where there is a password to check.
+    """
 
     name: str
     password: str = field(repr=False)
+    mechanism: str = "USER"
+    authorization_id: str = ""
+    proven: bool | None = None
+    stored_key: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ScramVerifierWanted(Command):
+    """AUTH SCRAM-SHA-256 named this login. Answer: provide_scram(), for an unknown login too; or refuse()."""
+
+    login: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls(Command):
+    """STLS. Answer: begin_tls(), then, after the handshake, tls_started(); or refuse()."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +79,6 @@ class OutgoingFull(Notice):
     """
 
 
-Event: TypeAlias = Login | Retrieve | Top | Update | Rejected | QuitReceived | OutgoingFull
+Event: TypeAlias = (
+    Login | ScramVerifierWanted | StartTls | Retrieve | Top | Update | Rejected | QuitReceived | OutgoingFull
+)

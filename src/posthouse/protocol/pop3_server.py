@@ -1,4 +1,5 @@
-"""The server half of POP3 (RFC 1939), with CAPA and response codes (RFC 2449, RFC 3206).
+"""The server half of POP3 (RFC 1939): CAPA and response codes (RFC 2449, RFC 3206), STLS (RFC 2595), AUTH (RFC 5034),
+UTF8 and LANG (RFC 6856).
 
 The core keeps the listing and the deletion marks and answers by itself whatever needs nothing else; the driver
 looks up logins, reads messages and deletes. Numbers are places in the listing and never shift (RFC 1939 §4).
@@ -36,12 +37,16 @@ from posthouse.protocol.pop3_events import (
     QuitReceived,
     Rejected,
     Retrieve,
+    ScramVerifierWanted,
+    StartTls,
     Top,
     Update,
 )
 from posthouse.protocol.pop3_maildrop import MarkedMaildrop
-from posthouse.protocol.pop3_options import Pop3Options, capabilities
+from posthouse.protocol.pop3_options import LANGUAGES, Pop3Options, capabilities, find_language
+from posthouse.protocol.pop3_sasl import SaslLogin, Step
 from posthouse.protocol.pop3_top import TopCutter
+from posthouse.protocol.sasl import MAX_LINE_OCTETS, ScramVerifier
 
 OUTGOING_FULL_OCTETS: Final = 64 * 1024
 """From here on the driver is asked to write before the next command is taken."""
@@ -53,6 +58,8 @@ class State(Enum):
     CONNECTED = auto()
     """The greeting has not been given."""
     AUTHORIZATION = auto()
+    HANDSHAKE = auto()
+    """STLS was answered `+OK`; tls_started() leads back to AUTHORIZATION."""
     TRANSACTION = auto()
     UPDATE = auto()
     CLOSED = auto()
@@ -70,6 +77,8 @@ class Pop3Server:
         self._outgoing_octets = 0
         self._told_full = False
         self._name: str | None = None
+        self._exchange: SaslLogin | None = None
+        self.utf8 = False
         self._maildrop = MarkedMaildrop(Listing())
         self._retrieved: set[int] = set()
         self._pending: Command | None = None
@@ -97,7 +106,7 @@ class Pop3Server:
 
     def next_event(self) -> Event | Signal:
         """What comes next; raises LocalProtocolError while a command waits for its answer."""
-        if self._pending is not None or self.state is State.CONNECTED:
+        if self._pending is not None or self.state in (State.CONNECTED, State.HANDSHAKE):
             raise LocalProtocolError("next_event() before the answer or the greeting")
         while self.state is not State.CLOSED:
             if self._outgoing_octets >= OUTGOING_FULL_OCTETS and not self._told_full:
@@ -125,6 +134,28 @@ class Pop3Server:
         self.state = State.AUTHORIZATION
         self._ok(f"{self._options.hostname.replace('<', '')} POP3 ready")
 
+    def provide_scram(self, verifier: ScramVerifier, nonce: str) -> None:
+        """Answer ScramVerifierWanted. `nonce` is fresh and random, printable ASCII without a comma."""
+        self._answer(ScramVerifierWanted)
+        assert self._exchange is not None
+        self._put(self._exchange.provide(verifier, nonce))
+
+    def begin_tls(self) -> None:
+        """Answer StartTls: write outgoing(), then the handshake begins."""
+        self._answer(StartTls)
+        self.state = State.HANDSHAKE
+        self._ok("Begin TLS")
+
+    def tls_started(self, options: Pop3Options) -> None:
+        """The handshake is done: what was said before it is forgotten (RFC 2595 §4), other things are offered."""
+        if self.state is not State.HANDSHAKE:
+            raise LocalProtocolError("tls_started() without begin_tls()")
+        self._options = options
+        self._name = None
+        self.utf8 = False
+        self._lines.clear()
+        self.state = State.AUTHORIZATION
+
     def open_maildrop(self, listing: Listing) -> None:
         """Answer Login: the peer is who it says, its maildrop is locked, this is what it holds."""
         self._answer(Login)
@@ -137,6 +168,7 @@ class Pop3Server:
         if self._writer is not None:
             raise LocalProtocolError("the message has begun; close() is all that is left")
         command = self._answer(Command)
+        self._exchange = None
         self._error(text, code)
         if isinstance(command, Update):
             self._end()
@@ -190,7 +222,7 @@ class Pop3Server:
     def _next(self) -> Event | Signal | None:
         """Take one line. None: it was answered and said nothing the driver must know."""
         try:
-            line = self._lines.next_line(COMMAND_LIMIT_OCTETS)
+            line = self._lines.next_line(COMMAND_LIMIT_OCTETS if self._exchange is None else MAX_LINE_OCTETS)
         except EndlessLine:
             rejected = self._reject(b"", "Line without end")
             self._end()
@@ -201,21 +233,29 @@ class Pop3Server:
             self._end()
             return None
         if isinstance(line, BadLine):
+            self._exchange = None
             too_long = line.fault is LineFault.TOO_LONG
             return self._reject(b"", "Line too long" if too_long else "CR or LF inside the line")
         return self._obey(line)
 
     def _obey(self, line: bytes) -> Event | None:
-        verb, argument = parse_command(line)
+        # A line of an exchange is no command, and no log may hold any of it.
+        verb, argument = parse_command(line) if self._exchange is None else (b"AUTH", None)
         rule = _RULES.get(verb)
         try:
+            if self._exchange is not None:
+                return self._hold(self._advance(self._exchange.take(line)))
             if rule is None:
                 raise Refusal("Unknown command")
             if self.state not in rule.states:
                 raise Refusal(_WRONG_STATE[self.state])
-            event = rule.act(self, argument)
+            return self._hold(rule.act(self, argument))
         except Refusal as refusal:
+            self._exchange = None
             return self._reject(verb, str(refusal))
+
+    def _hold(self, event: Event | None) -> Event | None:
+        """A command waits for its answer."""
         if isinstance(event, Command):
             self._pending = event
         return event
@@ -234,7 +274,7 @@ class Pop3Server:
 
     def _end(self) -> None:
         self.state = State.CLOSED
-        self._pending = self._writer = self._cutter = None
+        self._pending = self._writer = self._cutter = self._exchange = None
         self._lines.clear()
 
     def _ok(self, text: str) -> None:
@@ -272,6 +312,42 @@ class Pop3Server:
     def _check_login_offered(self) -> None:
         if not self._options.offer_login:
             raise Refusal("No login with a password on this connection; use TLS")
+
+    def _auth(self, argument: bytes | None) -> Event | None:
+        """RFC 5034 §4. An initial response "=" is an empty one."""
+        name, _, initial = (argument or b"").rstrip(b" ").partition(b" ")
+        mechanism = name.upper().decode("ascii", "replace")
+        if mechanism not in self._options.mechanisms:
+            offered = " ".join(self._options.mechanisms)
+            raise Refusal(f"The mechanisms are {offered}" if offered else "No login on this connection; use TLS")
+        self._name = None
+        self._exchange = SaslLogin(mechanism)
+        return self._advance(self._exchange.begin(initial))
+
+    def _advance(self, step: Step) -> Event | None:
+        if isinstance(step, bytes):
+            self._put(step)
+            return None
+        if isinstance(step, Login):
+            self._exchange = None
+        return step
+
+    def _stls(self, argument: bytes | None) -> Event:
+        no_argument(argument)
+        if not self._options.stls:
+            raise Refusal("TLS is not offered here")
+        if len(self._lines):
+            # Whoever put them there wanted them to be taken for the peer's own words inside TLS (RFC 2595 §4).
+            rejected = self._reject(b"STLS", "Nothing may follow STLS before the handshake")
+            self._end()
+            return rejected
+        return StartTls()
+
+    def _utf8(self, argument: bytes | None) -> None:
+        """RFC 6856 §2.1. Sizes and messages of the listing are the driver's, which asks `utf8`."""
+        no_argument(argument)
+        self.utf8 = True
+        self._ok("UTF8")
 
     # TRANSACTION (RFC 1939 §5, §7).
 
@@ -322,7 +398,19 @@ class Pop3Server:
 
     def _capa(self, argument: bytes | None) -> None:
         no_argument(argument)
-        self._put_list("Capability list follows", capabilities(self._options))
+        before_login = self.state is State.AUTHORIZATION
+        self._put_list("Capability list follows", capabilities(self._options, before_login=before_login))
+
+    def _lang(self, argument: bytes | None) -> None:
+        """RFC 6856 §3.2. Whatever is chosen, our texts stay English."""
+        wanted = text_argument(argument.rstrip(b" ")) if argument and argument.strip(b" ") else None
+        if wanted is None:
+            self._put_list("Languages follow", (f"{tag} {name}".rstrip() for tag, name in LANGUAGES.items()))
+            return
+        language = find_language(wanted)
+        if language is None:
+            raise Refusal("There are no texts in that language")
+        self._ok(f"{language} Language chosen")
 
     def _quit(self, argument: bytes | None) -> Update | QuitReceived:
         no_argument(argument)
@@ -349,6 +437,9 @@ _BOTH: Final = _BEFORE | _AFTER
 _RULES: Final[dict[bytes, _Rule]] = {
     b"USER": _Rule(_BEFORE, Pop3Server._user),
     b"PASS": _Rule(_BEFORE, Pop3Server._pass),
+    b"AUTH": _Rule(_BEFORE, Pop3Server._auth),
+    b"STLS": _Rule(_BEFORE, Pop3Server._stls),
+    b"UTF8": _Rule(_BEFORE, Pop3Server._utf8),
     b"STAT": _Rule(_AFTER, Pop3Server._stat),
     b"LIST": _Rule(_AFTER, Pop3Server._list),
     b"UIDL": _Rule(_AFTER, Pop3Server._uidl),
@@ -358,6 +449,7 @@ _RULES: Final[dict[bytes, _Rule]] = {
     b"RSET": _Rule(_AFTER, Pop3Server._rset),
     b"NOOP": _Rule(_AFTER, Pop3Server._noop),
     b"CAPA": _Rule(_BOTH, Pop3Server._capa),
+    b"LANG": _Rule(_BOTH, Pop3Server._lang),
     b"QUIT": _Rule(_BOTH, Pop3Server._quit),
 }
 

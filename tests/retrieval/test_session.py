@@ -174,7 +174,7 @@ def test_a_message_that_is_gone_meanwhile(house: RunningHouse) -> None:
         maildrops = house.house.storage.maildrops
         account = house.ask(lambda storage: storage.directory.account(BOB))
         assert account is not None
-        lock = MaildropLock(account.account, maildrops._real._locks[account.account])  # type: ignore[attr-defined]
+        lock = MaildropLock(account.account, maildrops._real._locks._tokens[account.account])  # type: ignore[attr-defined]
         listing = house.ask(lambda storage: storage.maildrops.list(account.account))
         house.ask(lambda storage: storage.maildrops.expunge(lock, [listing.uids[1]], []))
         assert wire.pop3("RETR 2").startswith(b"-ERR")
@@ -204,7 +204,7 @@ def test_a_lost_lock_deletes_nothing(house: RunningHouse) -> None:
     queue_ids = filled(house, 1)
     with reader(house) as wire:
         assert wire.pop3("DELE 1").startswith(b"+OK")
-        house.house.storage.maildrops._real._locks.clear()  # type: ignore[attr-defined]
+        house.house.storage.maildrops._real._locks._tokens.clear()  # type: ignore[attr-defined]
         assert wire.pop3("QUIT").startswith(b"-ERR [SYS/TEMP] ")
     assert uidls(house) == queue_ids
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from posthouse.mail.acceptance import Placement
+from posthouse.mail.content import ContentFacts
 from posthouse.mail.ids import AccountId, Uid
 from posthouse.mail.journey import Deleted
 from posthouse.mail.maildrop import InUse, Listing, MaildropLock
 from posthouse.storage.errors import AccountGone
-from tests.storage.contract.world import DAY_S, House, accepted, whole
+from tests.storage.contract.world import DAY_S, House, accepted, alice, whole
 
 
 async def locked(house: House, account: AccountId) -> MaildropLock:
@@ -67,6 +71,35 @@ async def test_uids_only_grow(house: House) -> None:
         await house.accept(to=[account])
         assert (await house.storage.maildrops.list(account)).uids == (uid,)
         await house.storage.maildrops.expunge(lock, [Uid(uid)], [])
+
+
+@pytest.mark.conformance("C204")
+@pytest.mark.parametrize(
+    ("smtputf8", "facts", "prefix", "entry_prefix", "internationalised"),
+    [
+        (True, ContentFacts(eight_bit_header=True), b"", b"", True),
+        (True, ContentFacts(), "Received: für\r\n".encode(), b"", True),
+        (True, ContentFacts(), b"", "Delivered-To: grün\r\n".encode(), True),
+        (True, ContentFacts(eight_bit_body=True), b"Received: x\r\n", b"Delivered-To: y\r\n", False),
+        (False, ContentFacts(eight_bit_header=True), "X: ü\r\n".encode(), "Y: ü\r\n".encode(), False),
+    ],
+)
+async def test_the_listing_tells_what_needs_utf8(
+    house: House, smtputf8: bool, facts: ContentFacts, prefix: bytes, entry_prefix: bytes, internationalised: bool
+) -> None:
+    account = await house.account()
+    plain = await house.accept(to=[account])
+    acceptance = replace(
+        await house.acceptance(),
+        prefix=prefix,
+        content=await house.content(b"x\r\n", facts),
+        placements=(Placement(account=account, forward_path=alice, prefix=entry_prefix),),
+        smtputf8=smtputf8,
+    )
+    await house.storage.accept(acceptance)
+    listing = await house.storage.maildrops.list(account)
+    assert listing.queue_ids[0] == plain
+    assert listing.internationalised == ({listing.uids[1]} if internationalised else set())
 
 
 async def test_an_empty_or_unknown_folder_lists_nothing(house: House) -> None:

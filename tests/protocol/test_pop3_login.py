@@ -189,7 +189,16 @@ def test_an_initial_response_and_a_continued_one_bring_the_same() -> None:
     assert short.events == long.events == [Login("alice", "secret", "PLAIN")]
 
 
-@pytest.mark.conformance("C264", "C257")
+@pytest.mark.conformance("C257", "C264")
+def test_an_auth_line_of_255_octets_is_taken() -> None:
+    house = silent(OPTIONS)
+    line = b"AUTH PLAIN " + base64.b64encode(b"\0alice\0" + b"p" * 173)
+    assert 250 < len(line) + 2 <= 255
+    assert house.say(line).startswith(b"-ERR [AUTH]")
+    assert house.events == [Login("alice", "p" * 173, "PLAIN")]
+
+
+@pytest.mark.conformance("C264")
 @pytest.mark.parametrize(
     ("octets", "fault"), [(12_284, b"a PLAIN message has three fields"), (12_288, b"Line too long")]
 )

@@ -176,6 +176,17 @@ def test_content_without_a_last_line_end_gets_one_and_dots_are_stuffed() -> None
     assert house.say("RETR 3") == b"+OK 0 octets\r\n.\r\n"
 
 
+@pytest.mark.conformance("C243", "C254")
+@pytest.mark.parametrize("content", [b"", b"Subject: header only\r\n", b"\r\n", b".\r\n" * 10_000, b"\r\n." * 10_000])
+@pytest.mark.parametrize("chunk_octets", [1, 7, 1 << 20])
+def test_odd_messages_are_sent_whole_and_as_long_as_list_says(content: bytes, chunk_octets: int) -> None:
+    house = logged_in((content,), chunk_octets=chunk_octets)
+    assert house.say("LIST 1") == b"+OK 1 %d\r\n" % len(content)
+    lines = data(house.say("RETR 1"))
+    got = b"".join(line + b"\r\n" for line in lines)
+    assert got == content + (b"" if not content or content.endswith(b"\r\n") else b"\r\n")
+
+
 @pytest.mark.conformance("C250")
 @pytest.mark.parametrize("chunk_octets", [1, 2, 3, 4, 5, 100])
 @pytest.mark.parametrize(

@@ -66,7 +66,10 @@ class State(Enum):
 
 
 class Pop3Server:
-    """One session. Everything that calls out of turn raises LocalProtocolError; no input raises anything."""
+    """One session. Everything that calls out of turn raises LocalProtocolError; no input raises anything.
+
+    The driver may look at `state`, at `utf8` (RFC 6856 §2.1) and at `lines_taken`, good and bad ones.
+    """
 
     def __init__(self, options: Pop3Options) -> None:
         self.state = State.CONNECTED
@@ -79,6 +82,7 @@ class Pop3Server:
         self._name: str | None = None
         self._exchange: SaslLogin | None = None
         self.utf8 = False
+        self.lines_taken = 0
         self._maildrop = MarkedMaildrop(Listing())
         self._retrieved: set[int] = set()
         self._pending: Command | None = None
@@ -232,6 +236,7 @@ class Pop3Server:
                 return NEED_DATA
             self._end()
             return None
+        self.lines_taken += 1
         if isinstance(line, BadLine):
             self._exchange = None
             too_long = line.fault is LineFault.TOO_LONG

@@ -97,6 +97,8 @@ class Pop3Session:
         self._deleted = 0
         self._errors = 0
         self._failed_logins = 0
+        self._lines_seen = -1
+        self._idle_since = 0.0
         self._ends_at = door.clock.monotonic() + door.limits.session_s
 
     async def run(self) -> None:
@@ -140,19 +142,26 @@ class Pop3Session:
         while (event := self.pop3.next_event()) is not CLOSED:
             if event is NEED_DATA:
                 await self._write()
-                patience_s = self._patience_s(self.door.limits.idle_timeout_s)
-                self.pop3.receive(await self.stream.read(interruptible=True, timeout_s=patience_s))
+                self.pop3.receive(await self.stream.read(interruptible=True, timeout_s=self._idle_s()))
             else:
                 await self._handle(event)
                 if self._errors > self.door.limits.errors:
                     self.pop3.close("Too many errors")
 
+    def _idle_s(self) -> float:
+        """How long the next octets may take. Octets alone do not start the timer anew, only a whole command does."""
+        if self.pop3.lines_taken != self._lines_seen:
+            self._lines_seen = self.pop3.lines_taken
+            self._idle_since = self.door.clock.monotonic()
+        idle_s = self.door.clock.monotonic() - self._idle_since
+        return self._patience_s(self.door.limits.idle_timeout_s - idle_s)
+
     def _patience_s(self, limit_s: float) -> float:
         """How long the peer may be waited for. Raises TimeoutError when the session has lasted long enough."""
-        left_s = self._ends_at - self.door.clock.monotonic()
+        left_s = min(limit_s, self._ends_at - self.door.clock.monotonic())
         if left_s <= 0:
             raise TimeoutError
-        return min(limit_s, left_s)
+        return left_s
 
     async def _write(self) -> None:
         self.stream.write(self.pop3.outgoing())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -132,3 +133,43 @@ async def test_sweep_removes_content_a_day_after_its_last_reference(house: House
 async def test_a_message_that_nobody_got_is_swept(house: House) -> None:
     await house.accept()
     await house.storage.sweep(house.clock.now() + 2 * DAY_S)
+
+
+@pytest.mark.conformance("C261")
+async def test_nothing_expires_in_a_maildrop(house: House) -> None:
+    """EXPIRE NEVER (RFC 2449 §6.7): what is kept is kept until its owner deletes it."""
+    account = await house.account()
+    await house.accept(b"x" * 200_000, to=[account])
+    before = await house.storage.maildrops.list(account)
+    house.clock.time += 10 * 365 * DAY_S
+    await house.storage.sweep(house.clock.now())
+    assert await house.storage.maildrops.list(account) == before
+    assert len(await whole(house.storage.maildrops.read(account, before.uids[0]))) == before.sizes_octets[0]
+
+
+@pytest.mark.long
+@pytest.mark.conformance("C251", "S37")
+async def test_no_uidl_is_used_twice_in_a_hundred_thousand_deliveries(house: House) -> None:
+    account = await house.account()
+    kept = await house.accept(to=[account])
+    seen: set[str] = {kept}
+    storage = house.storage
+    for cycle in range(100):
+        acceptances = [await house.acceptance(b"x\r\n", to=[account]) for _ in range(1000)]
+        async with asyncio.TaskGroup() as group:
+            for acceptance in acceptances:
+                group.create_task(storage.accept(acceptance))
+        listing = await storage.maildrops.list(account)
+        assert listing.uidls[0] == kept
+        uidls = set(listing.uidls[1:])
+        assert len(uidls) == 1000
+        assert not uidls & seen
+        seen |= uidls
+        lock = await locked(house, account)
+        assert await storage.maildrops.expunge(lock, listing.uids[1:], [])
+        await storage.maildrops.unlock(lock)
+        if cycle % 25 == 24:
+            await storage.sweep(house.clock.now())
+            await storage.close()
+            storage = house.storage = await house.open_another()
+    assert (await storage.maildrops.list(account)).uidls == (kept,)

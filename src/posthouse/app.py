@@ -32,6 +32,7 @@ from posthouse.net.listener import Admittance, Listener, Serve, SessionCounter, 
 from posthouse.net.stream import Stream
 from posthouse.net.tls import server_context
 from posthouse.protocol.pop3_options import Pop3Options
+from posthouse.protocol.sasl import SCRAM_SHA_256
 from posthouse.protocol.smtp_server import ServerOptions
 from posthouse.reception.session import SmtpDoor, SmtpLimits, SmtpSession
 from posthouse.retrieval.login_delay import LoginDelay
@@ -273,7 +274,7 @@ class House:
         delay = self.login_delay
         tls_options = Pop3Options(
             hostname=config.hostname,
-            mechanisms=("PLAIN",),
+            mechanisms=(SCRAM_SHA_256, "PLAIN") if config.auth.scram else ("PLAIN",),
             login_delay_s=math.ceil(delay.delay_s) if delay is not None else None,
             implementation="Posthouse" if limits.implementation else None,
         )

@@ -25,7 +25,7 @@ from posthouse.protocol.pop3_server import Pop3Server
 from posthouse.protocol.sasl import ScramVerifier
 from posthouse.protocol.sasl_scram import derive_keys
 
-OPTIONS = Pop3Options(hostname="mx.test", mechanisms=("PLAIN",))
+OPTIONS = Pop3Options(hostname="mx.test", mechanisms=("SCRAM-SHA-256", "PLAIN"))
 CLEAR_OPTIONS = Pop3Options(hostname="mx.test", offer_login=False, stls=True)
 SCRAM = ScramVerifier(b"salt", 4096, *astuple(derive_keys("secret", b"salt", 4096)))
 NONCE = "a-nonce-of-the-server"

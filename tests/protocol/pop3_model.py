@@ -8,10 +8,10 @@ from collections.abc import Sequence
 PASSWORD, PLAIN = b"secret", b"AGFsaWNlAHNlY3JldA=="
 OK, ERR, GO_ON, SILENCE = b"+OK", b"-ERR", b"+ \r", b""
 CAPABILITIES = (
-    *(b"TOP", b"UIDL", b"USER", b"SASL PLAIN", b"STLS", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING"),
+    *(b"TOP", b"UIDL", b"USER", b"SASL SCRAM-SHA-256 PLAIN", b"STLS", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING"),
     *(b"EXPIRE NEVER", b"UTF8 USER", b"LANG", b"IMPLEMENTATION Posthouse"),
 )
-NOT_AT = {"clear": {b"USER", b"SASL PLAIN"}, "tls": {b"STLS"}}
+NOT_AT = {"clear": {b"USER", b"SASL SCRAM-SHA-256 PLAIN"}, "tls": {b"STLS"}}
 NUMBER = re.compile(rb"0*([0-9]{1,9})")
 NAME = re.compile("[^\x00-\x1f\x7f\ufffd]+")
 TOP = re.compile(rb"0*([0-9]{1,9}) 0*([0-9]{1,9})")

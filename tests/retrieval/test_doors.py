@@ -18,8 +18,11 @@ import pytest
 from posthouse.app import SELF_SIGNED, World
 from posthouse.mail.ids import AccountId
 from posthouse.net.tls import make_self_signed
+from posthouse.protocol.sasl_scram import ScramClient
 from posthouse.retrieval.login_delay import LoginDelay
 from posthouse.retrieval.session import Pop3Limits, Pop3Session
+from posthouse.storage.errors import StorageBusy
+from tests.house.faults import faulty_house
 from tests.house.served import ServedHouse
 from tests.house.wire import Wire
 from tests.retrieval.test_session import BOB, filled, letter, reader, uidls, wait_until_left
@@ -126,6 +129,43 @@ def test_auth_plain_inside_tls(house: RunningHouse, tls: ssl.SSLContext, door: s
         assert wire.pop3("AUTH PLAIN") == b"+ "
         assert wire.pop3(plain()).startswith(b"+OK 2 messages")
         assert wire.pop3("QUIT").startswith(b"+OK")
+
+
+@pytest.mark.conformance("C263", "C264")
+@pytest.mark.parametrize("login", [BOB, "nobody@here.test"])
+@pytest.mark.parametrize("password", [PASSWORD, "wrong"])
+def test_scram_inside_tls(house: RunningHouse, tls: ssl.SSLContext, login: str, password: str) -> None:
+    client = ScramClient(login, password, "nonce-of-the-client")
+    with Wire(house.ports["pop3s"], tls=tls) as wire:
+        assert wire.line().startswith(b"+OK")
+        challenge = wire.pop3(b"AUTH SCRAM-SHA-256 " + base64.b64encode(client.first())).removeprefix(b"+ ")
+        answer = wire.pop3(base64.b64encode(client.final(base64.b64decode(challenge))))
+        if (login, password) == (BOB, PASSWORD):
+            client.verify(base64.b64decode(answer.removeprefix(b"+ ")))
+            assert wire.pop3("").startswith(b"+OK 2 messages")
+        else:
+            assert answer == b"-ERR [AUTH] The login or the password is wrong"
+            assert wire.pop3("STAT").startswith(b"-ERR")
+
+
+@pytest.mark.conformance("C263")
+def test_a_scram_login_that_cannot_be_checked_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house, faults = faulty_house(tmp_path, monkeypatch)
+    with house, Wire(house.ports["pop3"]) as wire:
+        assert wire.line().startswith(b"+OK")
+        faults["directory.account"] = StorageBusy()
+        first = base64.b64encode(ScramClient(BOB, PASSWORD, "nonce").first())
+        assert wire.pop3(b"AUTH SCRAM-SHA-256 " + first).startswith(b"-ERR [SYS/TEMP] ")
+        faults.clear()
+        assert wire.pop3(f"AUTH PLAIN {plain()}").startswith(b"+OK")
+
+
+def test_scram_may_be_switched_off(tmp_path: Path) -> None:
+    auth = {"allow_cleartext": True, "scram": False}
+    with RunningHouse(tmp_path, auth=auth) as house, Wire(house.ports["pop3"]) as wire:
+        assert wire.line().startswith(b"+OK")
+        assert b"SASL PLAIN" in capabilities(wire)
+        assert wire.pop3("AUTH SCRAM-SHA-256").startswith(b"-ERR")
 
 
 @pytest.mark.conformance("C146", "C265")

@@ -23,7 +23,6 @@ from posthouse.mail.maildrop import InUse, Listing, MaildropLock
 from posthouse.mail.world import Clock
 from posthouse.net.listener import HANDSHAKE_TIMEOUT_S
 from posthouse.net.stream import Interrupted, Stream
-from posthouse.protocol.errors import LocalProtocolError
 from posthouse.protocol.events import CLOSED, NEED_DATA
 from posthouse.protocol.pop3 import AUTH, IN_USE, LOGIN_DELAY, SYS_TEMP
 from posthouse.protocol.pop3_events import (
@@ -46,6 +45,7 @@ from posthouse.storage.errors import StorageError
 from posthouse.storage.interfaces import Storage
 
 WRITE_ABOVE_OCTETS = 64 * 1024
+_LOGIN_LATER = "Logins cannot be checked now; try again later"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,8 +190,8 @@ class Pop3Session:
                 await self._send(number, whole=False)
             case Login():
                 await self._login(event)
-            case ScramVerifierWanted():
-                raise LocalProtocolError("SCRAM is not offered")
+            case ScramVerifierWanted(login=login):
+                await self._provide_scram(login)
             case StartTls():
                 await self._start_tls()
             case Update(numbers=numbers):
@@ -222,18 +222,41 @@ class Pop3Session:
             return
         self.pop3.tls_started(self.door.tls_options)
 
-    async def _login(self, event: Login) -> None:
+    async def _provide_scram(self, login: str) -> None:
         try:
-            account = await self.door.authenticator.authenticate(
+            verifier, nonce = await self.door.authenticator.scram_verifier(login, peer_address=self.stream.peer_address)
+        except (TooManyLogins, StorageError):
+            self.pop3.refuse(SYS_TEMP, _LOGIN_LATER)
+            return
+        self.pop3.provide_scram(verifier, nonce)
+
+    async def _authenticate(self, event: Login) -> Account | None:
+        """Whose login it is, None where it is wrong. Raises TooManyLogins, StorageError."""
+        peer_address, authenticator = self.stream.peer_address, self.door.authenticator
+        if event.proven is None:
+            return await authenticator.authenticate(
                 event.name,
                 event.password,
-                peer_address=self.stream.peer_address,
+                peer_address=peer_address,
                 protocol="pop3",
                 session=self._session,
                 authorization_id=event.authorization_id,
             )
+        return await authenticator.scram_finished(
+            event.name,
+            event.proven,
+            stored_key=event.stored_key,
+            peer_address=peer_address,
+            protocol="pop3",
+            session=self._session,
+            authorization_id=event.authorization_id,
+        )
+
+    async def _login(self, event: Login) -> None:
+        try:
+            account = await self._authenticate(event)
         except (TooManyLogins, StorageError):
-            self.pop3.refuse(SYS_TEMP, "Logins cannot be checked now; try again later")
+            self.pop3.refuse(SYS_TEMP, _LOGIN_LATER)
             return
         if account is None:
             self._refuse_login()

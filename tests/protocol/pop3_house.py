@@ -46,7 +46,7 @@ def listing_of(contents: Sequence[bytes]) -> Listing:
 
 
 class House:
-    """Answers every command at once. The password is "secret", the maildrop of "busy" is in use.
+    """Answers every command at once. The password of "alice" is "secret", the maildrop of "busy" is in use.
 
     A handshake is over at once: what follows counts as said inside TLS.
     """
@@ -102,7 +102,7 @@ class House:
                 self.server.refuse("AUTH", "The login or the password is wrong")
             case Login(name="busy"):
                 self.server.refuse("IN-USE", "Another session has this maildrop open")
-            case Login(password="secret") | Login(proven=True):
+            case Login(name="alice", password="secret") | Login(name="alice", proven=True):
                 self.server.open_maildrop(listing_of(self.contents))
             case Login():
                 self.server.refuse("AUTH", "The login or the password is wrong")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-PASSWORD, PLAIN = b"secret", b"AGFsaWNlAHNlY3JldA=="
+PLAIN = b"AGFsaWNlAHNlY3JldA=="
 OK, ERR, GO_ON, SILENCE = b"+OK", b"-ERR", b"+ \r", b""
 CAPABILITIES = (
     *(b"TOP", b"UIDL", b"USER", b"SASL SCRAM-SHA-256 PLAIN", b"STLS", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING"),
@@ -20,9 +20,9 @@ TOP = re.compile(rb"0*([0-9]{1,9}) 0*([0-9]{1,9})")
 class Model:
     """One session. `answer` says how the first line begins, and which lines follow it (None: none can)."""
 
-    def __init__(self, contents: Sequence[bytes], door: str) -> None:
-        self.contents, self.door, self.state = contents, door, "authorization"
-        self.user, self.exchange = False, False
+    def __init__(self, contents: Sequence[bytes], door: str, uidl: bytes = b"uidl-%d") -> None:
+        self.contents, self.door, self.uidl, self.state = contents, door, uidl, "authorization"
+        self.user, self.exchange = b"", False
         self.marked: set[int] = set()
         self.updates: list[tuple[int, ...]] = []
 
@@ -54,17 +54,17 @@ class Model:
                 self.state, self.door = "closed" if behind else self.state, "tls"
                 return (ERR if behind else OK), None
             case "authorization", b"USER" if self.door == "tls":
-                self.user = NAME.fullmatch(raw.strip(b" ").decode("utf-8", "replace")) is not None
+                self.user = raw.strip(b" ") if NAME.fullmatch(raw.strip(b" ").decode("utf-8", "replace")) else b""
                 return (OK if self.user else ERR), None
             case "authorization", b"PASS" if self.door == "tls":
-                return self._enter(self.user and raw == PASSWORD)
+                return self._enter((self.user, raw) == (b"alice", b"secret"))
             case "authorization", b"AUTH" if self.door == "tls" and rest.split(b" ")[0].upper() == b"PLAIN":
-                self.user, self.exchange = False, b" " not in rest
+                self.user, self.exchange = b"", b" " not in rest
                 return (GO_ON, None) if self.exchange else self._enter(rest[6:] == PLAIN)
             case "transaction", b"STAT" if not rest:
                 return b"+OK %d %d\r" % (len(there), sum(map(len, there.values()))), None
             case "transaction", (b"LIST" | b"UIDL") as kind:
-                show = (lambda n: b"%d" % len(there[n])) if kind == b"LIST" else (lambda n: b"uidl-%d" % n)
+                show = (lambda n: b"%d" % len(there[n])) if kind == b"LIST" else (lambda n: self.uidl % n)
                 if rest:
                     return (b"+OK %d %b\r" % (number, show(number)) if number in there else ERR), None
                 return OK, [b"%d %b" % (n, show(n)) for n in there]
@@ -84,7 +84,7 @@ class Model:
         return OK, None
 
     def _enter(self, known: bool) -> tuple[bytes, list[bytes] | None]:
-        self.user, self.state = False, "transaction" if known else self.state
+        self.user, self.state = b"", "transaction" if known else self.state
         return (OK if known else ERR), None
 
 

@@ -101,6 +101,15 @@ async def test_the_listing_tells_what_needs_utf8(
     listing = await house.storage.maildrops.list(account)
     assert listing.queue_ids[0] == plain
     assert listing.internationalised == ({listing.uids[1]} if internationalised else set())
+    # Again, with what came since; and without what is gone.
+    await house.storage.accept(replace(acceptance, queue_id=house.queue_id(), content=await house.content(b"y", facts)))
+    await house.accept(to=[account])
+    again = await house.storage.maildrops.list(account)
+    assert again.internationalised == (set(again.uids[1:3]) if internationalised else set())
+    lock = await locked(house, account)
+    await house.storage.maildrops.expunge(lock, again.uids[1:2], [])
+    left = await house.storage.maildrops.list(account)
+    assert left.internationalised == ({again.uids[2]} if internationalised else set())
 
 
 async def test_an_empty_or_unknown_folder_lists_nothing(house: House) -> None:

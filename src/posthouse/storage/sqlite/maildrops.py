@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,12 +24,13 @@ from posthouse.storage.sqlite.maildrop_locks import LOCK_FILE, MaildropLocks
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.writer import Writer
 
+REMEMBERED_FOLDERS = 10_000
 _LIST = """
 SELECT uid, uidl, size_octets, flags, content, queue_id FROM entries
 WHERE folder = (SELECT folder FROM folders WHERE account = ? AND name = ?) ORDER BY uid"""
 _INTERNATIONALISED = """
 SELECT uid FROM entries JOIN messages USING (queue_id)
-WHERE folder = (SELECT folder FROM folders WHERE account = ? AND name = ?) AND smtputf8
+WHERE folder = (SELECT folder FROM folders WHERE account = ? AND name = ?) AND uid > ? AND smtputf8
 AND (eight_bit_header
     OR length(CAST(messages.prefix AS TEXT)) <> length(messages.prefix)
     OR length(CAST(entries.prefix AS TEXT)) <> length(entries.prefix))"""
@@ -55,6 +57,7 @@ class SqliteMaildrops:
         self._readers = readers
         self._content = content
         self._clock = clock
+        self._internationalised: OrderedDict[tuple[AccountId, str], tuple[int, frozenset[Uid]]] = OrderedDict()
         self._locks = MaildropLocks(content.folder.parent / LOCK_FILE, random)
 
     async def lock(self, account: AccountId) -> MaildropLock | InUse:
@@ -72,15 +75,29 @@ class SqliteMaildrops:
         self._locks.close()
 
     async def list(self, account: AccountId, folder: str = INBOX) -> Listing:
-        def find(connection: apsw.Connection) -> Listing:
-            found = rows(connection, _LIST, (account, folder))
-            if not found:
-                return Listing()
-            uids = rows(connection, _INTERNATIONALISED, (account, folder))
-            columns: Any = zip(*found, strict=True)
-            return replace(Listing(*columns), internationalised=frozenset(uid for (uid,) in uids))
+        key = (account, folder)
+        seen, known = self._internationalised.get(key, (0, frozenset()))
 
-        return await self._readers.query(find)
+        def find(connection: apsw.Connection) -> tuple[list[Any], list[Any]]:
+            found = rows(connection, _LIST, key)
+            new = found and found[-1][0] > seen
+            return found, rows(connection, _INTERNATIONALISED, (*key, seen)) if new else []
+
+        found, uids = await self._readers.query(find)
+        if not found:
+            return Listing()
+        known |= {uid for (uid,) in uids}
+        self._remember(key, max(seen, found[-1][0]), known)
+        columns: Any = zip(*found, strict=True)
+        listing = Listing(*columns)
+        return replace(listing, internationalised=known.intersection(listing.uids)) if known else listing
+
+    def _remember(self, key: tuple[AccountId, str], seen: int, internationalised: frozenset[Uid]) -> None:
+        """Which entries need UTF8 is asked once for each: uids only grow, and what they name never changes."""
+        self._internationalised[key] = (seen, internationalised)
+        self._internationalised.move_to_end(key)
+        if len(self._internationalised) > REMEMBERED_FOLDERS:
+            self._internationalised.popitem(last=False)
 
     async def read(self, account: AccountId, uid: Uid, folder: str = INBOX) -> AsyncGenerator[bytes, None]:
         found = await self._readers.query(lambda connection: row(connection, _READ, (account, folder, uid)))

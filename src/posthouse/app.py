@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import os
 import random as random_module
 import socket
@@ -30,10 +31,13 @@ from posthouse.net.dns import DnsResolver, Resolver
 from posthouse.net.listener import Admittance, Listener, Serve, SessionCounter, bind
 from posthouse.net.stream import Stream
 from posthouse.net.tls import server_context
-from posthouse.protocol.pop3_server import Pop3Options
+from posthouse.protocol.pop3_options import Pop3Options
+from posthouse.protocol.sasl import SCRAM_SHA_256
 from posthouse.protocol.smtp_server import ServerOptions
 from posthouse.reception.session import SmtpDoor, SmtpLimits, SmtpSession
+from posthouse.retrieval.login_delay import LoginDelay
 from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
+from posthouse.retrieval.surrogate import Surrogates
 from posthouse.storage.errors import StorageError
 from posthouse.storage.interfaces import Storage
 from posthouse.storage.sqlite.storage import SqliteStorage
@@ -157,6 +161,9 @@ class House:
             self.log,
             rules=_identity_rules(config),
         )
+        self.surrogates = Surrogates(self.storage.maildrops)
+        delay_s = config.retrieval.login_delay
+        self.login_delay = LoginDelay(delay_s, world.clock) if delay_s is not None else None
         router = Router(
             resolver=world.resolver or _resolver(config),
             explicit=config.forwarding.next_hop,
@@ -190,13 +197,13 @@ class House:
 
     def _bind(self) -> None:
         """Bind every door before any of them opens, so that a taken port is told before mail is taken."""
-        listen, auth = self.config.listen, self.config.auth
+        listen = self.config.listen
         smtp, pop3 = self._counter(self.config.reception), self._counter(self.config.retrieval)
         self._open("smtp", listen.smtp, self._smtp(Role.EXCHANGE, smtp))
         self._open("submission", listen.submission, self._smtp(Role.SUBMISSION, smtp))
         self._open("submissions", listen.submissions, self._smtp(Role.SUBMISSION, smtp, implicit_tls=True), self._tls)
-        self._open("pop3", listen.pop3, self._pop3(pop3, login=auth.allow_cleartext))
-        self._open("pop3s", listen.pop3s, self._pop3(pop3, login=True), self._tls)
+        self._open("pop3", listen.pop3, self._pop3(pop3))
+        self._open("pop3s", listen.pop3s, self._pop3(pop3, implicit_tls=True), self._tls)
 
     def _open(
         self,
@@ -263,11 +270,33 @@ class House:
 
         return lambda stream: self._run_session(stream, counter, session)
 
-    def _pop3(self, counter: SessionCounter, *, login: bool) -> Serve:
+    def _pop3(self, counter: SessionCounter, *, implicit_tls: bool = False) -> Serve:
+        config, limits = self.config, self.config.retrieval
+        delay = self.login_delay
+        tls_options = Pop3Options(
+            hostname=config.hostname,
+            mechanisms=(SCRAM_SHA_256, "PLAIN") if config.auth.scram else ("PLAIN",),
+            login_delay_s=math.ceil(delay.delay_s) if delay is not None else None,
+            implementation="Posthouse" if limits.implementation else None,
+        )
+        stls = not implicit_tls and (config.tls.certificate is not None or self._certificate()[0].exists())
+        clear_options = replace(tls_options, stls=stls)
+        if not config.auth.allow_cleartext:
+            clear_options = replace(clear_options, offer_login=False, mechanisms=())
         door = Pop3Door(
-            options=Pop3Options(hostname=self.config.hostname, offer_login=login),
-            limits=Pop3Limits(idle_timeout_s=self.config.retrieval.idle_timeout),
+            options=tls_options if implicit_tls else clear_options,
+            tls=self._tls() if stls else None,
+            tls_options=tls_options,
+            limits=Pop3Limits(
+                idle_timeout_s=limits.idle_timeout,
+                write_timeout_s=limits.write_timeout,
+                session_s=limits.session_timeout,
+                errors=limits.errors,
+                failed_logins=limits.failed_logins,
+            ),
+            login_delay=delay,
             storage=self.storage,
+            surrogates=self.surrogates,
             authenticator=self.authenticator,
             clock=self.world.clock,
             log=self.log,

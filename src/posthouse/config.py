@@ -219,6 +219,12 @@ class Retrieval(_Section):
     sessions: Count = Field(default=2000, ge=1)
     sessions_per_address: Count = Field(default=100, ge=1)
     idle_timeout: Duration = 600.0
+    write_timeout: Duration = 300.0
+    session_timeout: Annotated[Duration, Field(le=43_200.0)] = 43_200.0
+    errors: Count = Field(default=50, ge=1)
+    failed_logins: Count = Field(default=3, ge=1)
+    login_delay: Duration | None = None
+    implementation: Flag = True
 
 
 class Forwarding(_Section):

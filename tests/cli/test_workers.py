@@ -47,9 +47,14 @@ class Served:
             client.sendmail("a@far.test", ["ada@here.test"], b"Subject: x\r\n\r\nx\r\n")
         return int(self.wait_for("message accepted")["worker"])
 
-    def stored(self) -> int:
+    def reader(self) -> poplib.POP3:
+        """A session that lacks only its password."""
         client = poplib.POP3("127.0.0.1", self.ports["pop3"], timeout=20)
         client.user("ada@here.test")
+        return client
+
+    def stored(self) -> int:
+        client = self.reader()
         client.pass_(PASSWORD)
         count = client.stat()[0]
         client.quit()
@@ -89,6 +94,27 @@ def test_a_worker_that_dies_is_replaced(served: Served) -> None:
     # Whoever connects meanwhile waits in the shared backlog for a worker that lives.
     assert served.deliver() in (0, 1)
     assert served.stored() == 2
+
+
+@pytest.mark.conformance("C240", "C247", "S31", "S37")
+def test_a_maildrop_is_locked_across_workers_and_freed_by_death(served: Served) -> None:
+    first, second = served.workers()
+    served.deliver()
+    os.kill(second, signal.SIGSTOP)
+    holder = served.reader()
+    assert holder.pass_(PASSWORD).startswith(b"+OK")
+    holder.dele(1)
+    os.kill(second, signal.SIGCONT)
+    os.kill(first, signal.SIGSTOP)
+    # Now the other worker answers.
+    thief = served.reader()
+    with pytest.raises(poplib.error_proto, match="IN-USE"):
+        thief.pass_(PASSWORD)
+    thief.close()
+    os.kill(first, signal.SIGKILL)
+    assert served.wait_for("worker died")["worker"] == 0
+    holder.close()
+    assert served.stored() == 1, "a session that was killed deleted something"
 
 
 @pytest.mark.long

@@ -76,10 +76,15 @@ class Wire:
 
     def rest(self) -> bytes:
         """Everything up to the end of the connection, a reset included; then it is closed."""
-        with contextlib.suppress(OSError):
+        try:
             while octets := self.socket.recv(1 << 16):
                 self._buffer += octets
-        self.socket.close()
+        except TimeoutError:
+            raise AssertionError("the server did not end the connection") from None
+        except OSError:
+            pass
+        finally:
+            self.socket.close()
         rest = bytes(self._buffer)
         self._buffer.clear()
         return rest

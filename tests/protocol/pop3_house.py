@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 
 from posthouse.mail.ids import Uid, Uidl
 from posthouse.mail.maildrop import Listing
 from posthouse.protocol.events import CLOSED, NEED_DATA
-from posthouse.protocol.pop3_server import (
+from posthouse.protocol.pop3_events import (
     Event,
     Login,
     OutgoingFull,
-    Pop3Options,
-    Pop3Server,
     QuitReceived,
     Rejected,
     Retrieve,
+    ScramVerifierWanted,
+    StartTls,
     Top,
     Update,
 )
+from posthouse.protocol.pop3_options import Pop3Options
+from posthouse.protocol.pop3_server import Pop3Server
+from posthouse.protocol.sasl import ScramVerifier
+from posthouse.protocol.sasl_scram import derive_keys
 
-OPTIONS = Pop3Options(hostname="mx.test")
+OPTIONS = Pop3Options(hostname="mx.test", mechanisms=("SCRAM-SHA-256", "PLAIN"))
+CLEAR_OPTIONS = Pop3Options(hostname="mx.test", offer_login=False, stls=True)
+SCRAM = ScramVerifier(b"salt", 4096, *astuple(derive_keys("secret", b"salt", 4096)))
+NONCE = "a-nonce-of-the-server"
 CONTENTS = (
     b"Subject: one\r\n\r\nfirst\r\n.dots\r\n..\r\n",
     b"Subject: two\r\n\r\nno end",
@@ -38,7 +46,10 @@ def listing_of(contents: Sequence[bytes]) -> Listing:
 
 
 class House:
-    """Answers every command at once. The password is "secret", the maildrop of "busy" is in use."""
+    """Answers every command at once. The password of "alice" is "secret", the maildrop of "busy" is in use.
+
+    A handshake is over at once: what follows counts as said inside TLS.
+    """
 
     def __init__(
         self,
@@ -81,9 +92,17 @@ class House:
 
     def _answer(self, event: Event) -> None:
         match event:
+            case ScramVerifierWanted():
+                self.server.provide_scram(SCRAM, NONCE)
+            case StartTls():
+                self.server.begin_tls()
+                self._outgoing += self.server.outgoing()
+                self.server.tls_started(OPTIONS)
+            case Login(name=name, authorization_id=identity) if identity not in ("", name):
+                self.server.refuse("AUTH", "The login or the password is wrong")
             case Login(name="busy"):
                 self.server.refuse("IN-USE", "Another session has this maildrop open")
-            case Login(password="secret"):
+            case Login(name="alice", password="secret") | Login(name="alice", proven=True):
                 self.server.open_maildrop(listing_of(self.contents))
             case Login():
                 self.server.refuse("AUTH", "The login or the password is wrong")

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from posthouse.app import World
+from posthouse.mail.ids import QueueId
+from posthouse.mail.journey import Deleted, Retrieved
 from posthouse.mail.maildrop import MaildropLock
+from posthouse.retrieval.session import Pop3Session
 from posthouse.storage.errors import StorageBusy, StorageError
+from posthouse.storage.interfaces import Storage
 from tests.house.faults import Faults, faulty_house
 from tests.house.wire import Wire
 from tests.running_house import RunningHouse
+from tests.storage.contract.world import SetClock
 
 BOB = "bob@here.test"
 
@@ -96,6 +105,36 @@ def test_an_idle_session_ends_without_a_word_and_without_update(tmp_path: Path) 
         assert uidls(house) == queue_ids
 
 
+@pytest.mark.conformance("C238", "C285")
+def test_octets_without_a_command_do_not_keep_a_session_open(tmp_path: Path) -> None:
+    clock = SetClock()
+    with RunningHouse(tmp_path, world=World(clock=clock)) as house, Wire(house.ports["pop3"]) as wire:
+        assert wire.line().startswith(b"+OK")
+        clock.time += 599
+        assert wire.pop3("CAPA").startswith(b"+OK")
+        wire.multi_line()
+        wire.send(b"U")
+        assert_took(house, 1)
+        clock.time += 599
+        wire.send(b"S")
+        assert_took(house, 2)
+        clock.time += 1
+        wire.send(b"E")
+        assert wire.rest() == b""
+
+
+def assert_took(house: RunningHouse, octets: int) -> None:
+    """The house has read so much of an unfinished line."""
+
+    async def look(_storage: Storage) -> int:
+        return max(len(session.pop3._lines) for session in gc.get_objects() if isinstance(session, Pop3Session))
+
+    for _ in range(10_000):
+        if house.ask(look) == octets:
+            return
+    raise AssertionError("the house did not read")
+
+
 def test_closing_the_house_deletes_nothing(tmp_path: Path) -> None:
     with RunningHouse(tmp_path) as house:
         queue_ids = filled(house, 1)
@@ -174,7 +213,7 @@ def test_a_message_that_is_gone_meanwhile(house: RunningHouse) -> None:
         maildrops = house.house.storage.maildrops
         account = house.ask(lambda storage: storage.directory.account(BOB))
         assert account is not None
-        lock = MaildropLock(account.account, maildrops._real._locks[account.account])  # type: ignore[attr-defined]
+        lock = MaildropLock(account.account, maildrops._real._locks._tokens[account.account])  # type: ignore[attr-defined]
         listing = house.ask(lambda storage: storage.maildrops.list(account.account))
         house.ask(lambda storage: storage.maildrops.expunge(lock, [listing.uids[1]], []))
         assert wire.pop3("RETR 2").startswith(b"-ERR")
@@ -204,7 +243,7 @@ def test_a_lost_lock_deletes_nothing(house: RunningHouse) -> None:
     queue_ids = filled(house, 1)
     with reader(house) as wire:
         assert wire.pop3("DELE 1").startswith(b"+OK")
-        house.house.storage.maildrops._real._locks.clear()  # type: ignore[attr-defined]
+        house.house.storage.maildrops._real._locks._tokens.clear()  # type: ignore[attr-defined]
         assert wire.pop3("QUIT").startswith(b"-ERR [SYS/TEMP] ")
     assert uidls(house) == queue_ids
 
@@ -218,6 +257,60 @@ def test_what_fails_after_the_deletion_does_not_deny_it(faulty: tuple[RunningHou
         wire.retrieve(1)
         assert wire.pop3("DELE 1").startswith(b"+OK")
         assert wire.pop3("QUIT").startswith(b"+OK")
+
+
+@pytest.mark.parametrize(
+    ("commands", "written"),
+    [
+        ((), {}),
+        (("RETR 1",), {"append": 1}),
+        (("RETR 1", "RETR 2", "DELE 1"), {"expunge": 1}),
+        (("DELE 1",), {"expunge": 1}),
+    ],
+)
+def test_what_a_session_did_is_written_in_one_commit(
+    faulty: tuple[RunningHouse, Faults], commands: tuple[str, ...], written: dict[str, int]
+) -> None:
+    house, faults = faulty
+    (queue_id, _) = filled(house, 2)
+    calls = dict[str, int]()
+
+    async def count(operation: str) -> None:
+        calls[operation] = calls.get(operation, 0) + 1
+
+    faults["maildrops.expunge"], faults["journey.append"] = partial(count, "expunge"), partial(count, "append")
+    with reader(house) as wire:
+        for command in commands:
+            wire.retrieve(int(command[-1])) if command.startswith("RETR") else wire.pop3(command)
+        assert wire.pop3("QUIT").startswith(b"+OK")
+        assert wire.rest() == b""
+    assert calls == written
+    told = house.ask(lambda storage: storage.journey.read(QueueId(queue_id)))
+    kinds = [type(event).__name__ for event in told if isinstance(event, Retrieved | Deleted)]
+    assert kinds == [kind for kind, verb in (("Retrieved", "RETR 1"), ("Deleted", "DELE 1")) if verb in commands]
+
+
+@pytest.mark.conformance("C248")
+def test_no_answer_to_quit_before_the_deletion(faulty: tuple[RunningHouse, Faults]) -> None:
+    house, faults = faulty
+    filled(house, 1)
+    waiting, goes_on = threading.Event(), threading.Event()
+
+    async def wait() -> None:
+        waiting.set()
+        await asyncio.to_thread(goes_on.wait, 30)
+
+    faults["maildrops.expunge"] = wait
+    with reader(house) as wire:
+        assert wire.pop3("DELE 1").startswith(b"+OK")
+        wire.send(b"QUIT\r\n")
+        assert waiting.wait(30)
+        wire.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            wire.socket.recv(1)
+        wire.socket.setblocking(True)
+        goes_on.set()
+        assert wire.rest() == b"+OK Goodbye\r\n"
 
 
 @pytest.mark.conformance("C263")
@@ -248,8 +341,10 @@ def test_half_a_message_never_looks_whole(faulty: tuple[RunningHouse, Faults]) -
 @pytest.mark.conformance("C241")
 def test_three_wrong_passwords_end_the_session(house: RunningHouse) -> None:
     with Wire(house.ports["pop3"]) as wire:
-        assert wire.login(BOB, "wrong").startswith(b"-ERR [AUTH] ")
+        known = wire.login(BOB, "wrong")
+        assert known.startswith(b"-ERR [AUTH] ")
+        assert wire.pop3("STAT").startswith(b"-ERR")
         assert wire.pop3("USER nobody@here.test").startswith(b"+OK")
-        assert wire.pop3("PASS wrong").startswith(b"-ERR [AUTH] ")
+        assert wire.pop3("PASS wrong") == known, "an answer tells who is known here"
         wire.send(f"USER {BOB}\r\nPASS wrong\r\n".encode())
         assert wire.rest().split(b"\r\n")[1].startswith(b"-ERR [AUTH] ")

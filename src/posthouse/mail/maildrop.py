@@ -17,6 +17,8 @@ class Listing:
     flags: tuple[str, ...] = ()
     content_ids: tuple[ContentId, ...] = ()
     queue_ids: tuple[QueueId, ...] = ()
+    internationalised: frozenset[Uid] = frozenset()
+    """Those that came with SMTPUTF8 and have UTF-8 in their header section (RFC 6532)."""
 
     def __len__(self) -> int:
         return len(self.uids)

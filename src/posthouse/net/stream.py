@@ -113,6 +113,11 @@ class Stream(asyncio.Protocol):
         """Whether `read` would return at once: octets are there, or the end of the stream."""
         return bool(self._chunks) or self._ended
 
+    @property
+    def waiting_octets(self) -> int:
+        """How much of what was written the system has not taken yet."""
+        return self._unsent_octets + (self._transport.get_write_buffer_size() if self._transport is not None else 0)
+
     async def read(self, *, interruptible: bool = False, timeout_s: float | None = None) -> bytes:
         """What has arrived, at least one octet; b"" at the end of the stream, also when it was reset.
 

@@ -1,4 +1,5 @@
-"""The server half of POP3 (RFC 1939), with CAPA and response codes (RFC 2449, RFC 3206).
+"""The server half of POP3 (RFC 1939): CAPA and response codes (RFC 2449, RFC 3206), STLS (RFC 2595), AUTH (RFC 5034),
+UTF8 and LANG (RFC 6856).
 
 The core keeps the listing and the deletion marks and answers by itself whatever needs nothing else; the driver
 looks up logins, reads messages and deletes. Numbers are places in the listing and never shift (RFC 1939 §4).
@@ -12,39 +13,43 @@ Command lines are taken one at a time, so pipelined ones wait in the buffer unti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, TypeAlias
+from typing import Final
 
 from posthouse.mail.maildrop import Listing
 from posthouse.protocol.errors import LocalProtocolError
-from posthouse.protocol.events import CLOSED, NEED_DATA, Command, Notice, Signal
+from posthouse.protocol.events import CLOSED, NEED_DATA, Command, Signal
 from posthouse.protocol.lines import BadLine, ContentWriter, EndlessLine, LineBuffer, LineFault
 from posthouse.protocol.pop3 import (
     COMMAND_LIMIT_OCTETS,
-    RESPONSE_LIMIT_OCTETS,
     SYS_TEMP,
     Response,
     encode_response,
-    has_control,
     nameable_verb,
     parse_command,
-    parse_number,
 )
+from posthouse.protocol.pop3_arguments import Refusal, no_argument, text_argument
+from posthouse.protocol.pop3_events import (
+    Event,
+    Login,
+    OutgoingFull,
+    QuitReceived,
+    Rejected,
+    Retrieve,
+    ScramVerifierWanted,
+    StartTls,
+    Top,
+    Update,
+)
+from posthouse.protocol.pop3_maildrop import MarkedMaildrop
+from posthouse.protocol.pop3_options import LANGUAGES, Pop3Options, capabilities, find_language
+from posthouse.protocol.pop3_sasl import SaslLogin, Step
 from posthouse.protocol.pop3_top import TopCutter
+from posthouse.protocol.sasl import MAX_LINE_OCTETS, ScramVerifier
 
 OUTGOING_FULL_OCTETS: Final = 64 * 1024
 """From here on the driver is asked to write before the next command is taken."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pop3Options:
-    """What this connection offers."""
-
-    hostname: str
-    offer_login: bool = True
-    """USER and PASS; False on a connection whose octets anybody may read."""
-    implementation: str | None = "Posthouse"
 
 
 class State(Enum):
@@ -53,71 +58,18 @@ class State(Enum):
     CONNECTED = auto()
     """The greeting has not been given."""
     AUTHORIZATION = auto()
+    HANDSHAKE = auto()
+    """STLS was answered `+OK`; tls_started() leads back to AUTHORIZATION."""
     TRANSACTION = auto()
     UPDATE = auto()
     CLOSED = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Login(Command):
-    """USER and PASS. Answer: open_maildrop(), refuse() or close()."""
-
-    name: str
-    password: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Retrieve(Command):
-    """RETR. Answer: begin_message(), content() as often as needed, end_message(); or refuse()."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Top(Command):
-    """TOP, answered like RETR with the whole message; the core cuts it, content() says when to stop."""
-
-    number: int
-    lines: int
-
-
-@dataclass(frozen=True, slots=True)
-class Update(Command):
-    """QUIT in TRANSACTION. Answer: updated() when what is marked is durably deleted, else refuse()."""
-
-    numbers: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected(Notice):
-    """A line was answered `-ERR` by the core. `verb` is empty where it was no keyword."""
-
-    verb: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class QuitReceived(Notice):
-    """QUIT before a login; answered. CLOSED follows."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutgoingFull(Notice):
-    """OUTGOING_FULL_OCTETS are waiting: write outgoing() before the next event is asked for.
-
-    Without it one read full of pipelined LISTs would grow without bound in memory.
-    """
-
-
-Event: TypeAlias = Login | Retrieve | Top | Update | Rejected | QuitReceived | OutgoingFull
-
-
-class _Refusal(Exception):
-    """A command that the core answers `-ERR`; the argument is its text."""
-
-
 class Pop3Server:
-    """One session. Everything that calls out of turn raises LocalProtocolError; no input raises anything."""
+    """One session. Everything that calls out of turn raises LocalProtocolError; no input raises anything.
+
+    The driver may look at `state`, at `utf8` (RFC 6856 §2.1) and at `lines_taken`, good and bad ones.
+    """
 
     def __init__(self, options: Pop3Options) -> None:
         self.state = State.CONNECTED
@@ -128,9 +80,10 @@ class Pop3Server:
         self._outgoing_octets = 0
         self._told_full = False
         self._name: str | None = None
-        self._listing = Listing()
-        self._marked: set[int] = set()
-        self._remaining_octets = 0
+        self._exchange: SaslLogin | None = None
+        self.utf8 = False
+        self.lines_taken = 0
+        self._maildrop = MarkedMaildrop(Listing())
         self._retrieved: set[int] = set()
         self._pending: Command | None = None
         self._writer: ContentWriter | None = None
@@ -157,7 +110,7 @@ class Pop3Server:
 
     def next_event(self) -> Event | Signal:
         """What comes next; raises LocalProtocolError while a command waits for its answer."""
-        if self._pending is not None or self.state is State.CONNECTED:
+        if self._pending is not None or self.state in (State.CONNECTED, State.HANDSHAKE):
             raise LocalProtocolError("next_event() before the answer or the greeting")
         while self.state is not State.CLOSED:
             if self._outgoing_octets >= OUTGOING_FULL_OCTETS and not self._told_full:
@@ -185,19 +138,41 @@ class Pop3Server:
         self.state = State.AUTHORIZATION
         self._ok(f"{self._options.hostname.replace('<', '')} POP3 ready")
 
+    def provide_scram(self, verifier: ScramVerifier, nonce: str) -> None:
+        """Answer ScramVerifierWanted. `nonce` is fresh and random, printable ASCII without a comma."""
+        self._answer(ScramVerifierWanted)
+        assert self._exchange is not None
+        self._put(self._exchange.provide(verifier, nonce))
+
+    def begin_tls(self) -> None:
+        """Answer StartTls: write outgoing(), then the handshake begins."""
+        self._answer(StartTls)
+        self.state = State.HANDSHAKE
+        self._ok("Begin TLS")
+
+    def tls_started(self, options: Pop3Options) -> None:
+        """The handshake is done: what was said before it is forgotten (RFC 2595 §4), other things are offered."""
+        if self.state is not State.HANDSHAKE:
+            raise LocalProtocolError("tls_started() without begin_tls()")
+        self._options = options
+        self._name = None
+        self.utf8 = False
+        self._lines.clear()
+        self.state = State.AUTHORIZATION
+
     def open_maildrop(self, listing: Listing) -> None:
         """Answer Login: the peer is who it says, its maildrop is locked, this is what it holds."""
         self._answer(Login)
-        self._listing = listing
-        self._remaining_octets = sum(listing.sizes_octets)
+        self._maildrop = MarkedMaildrop(listing)
         self.state = State.TRANSACTION
-        self._ok(f"{len(listing)} messages ({self._remaining_octets} octets)")
+        self._ok(self._totals())
 
     def refuse(self, code: str | None, text: str) -> None:
         """Answer `-ERR` to any command. After Update the session ends with it (RFC 1939 §6)."""
         if self._writer is not None:
             raise LocalProtocolError("the message has begun; close() is all that is left")
         command = self._answer(Command)
+        self._exchange = None
         self._error(text, code)
         if isinstance(command, Update):
             self._end()
@@ -251,7 +226,7 @@ class Pop3Server:
     def _next(self) -> Event | Signal | None:
         """Take one line. None: it was answered and said nothing the driver must know."""
         try:
-            line = self._lines.next_line(COMMAND_LIMIT_OCTETS)
+            line = self._lines.next_line(COMMAND_LIMIT_OCTETS if self._exchange is None else MAX_LINE_OCTETS)
         except EndlessLine:
             rejected = self._reject(b"", "Line without end")
             self._end()
@@ -261,22 +236,31 @@ class Pop3Server:
                 return NEED_DATA
             self._end()
             return None
+        self.lines_taken += 1
         if isinstance(line, BadLine):
+            self._exchange = None
             too_long = line.fault is LineFault.TOO_LONG
             return self._reject(b"", "Line too long" if too_long else "CR or LF inside the line")
         return self._obey(line)
 
     def _obey(self, line: bytes) -> Event | None:
-        verb, argument = parse_command(line)
+        # A line of an exchange is no command, and no log may hold any of it.
+        verb, argument = parse_command(line) if self._exchange is None else (b"AUTH", None)
         rule = _RULES.get(verb)
         try:
+            if self._exchange is not None:
+                return self._hold(self._advance(self._exchange.take(line)))
             if rule is None:
-                raise _Refusal("Unknown command")
+                raise Refusal("Unknown command")
             if self.state not in rule.states:
-                raise _Refusal(_WRONG_STATE[self.state])
-            event = rule.act(self, argument)
-        except _Refusal as refusal:
+                raise Refusal(_WRONG_STATE[self.state])
+            return self._hold(rule.act(self, argument))
+        except Refusal as refusal:
+            self._exchange = None
             return self._reject(verb, str(refusal))
+
+    def _hold(self, event: Event | None) -> Event | None:
+        """A command waits for its answer."""
         if isinstance(event, Command):
             self._pending = event
         return event
@@ -295,7 +279,7 @@ class Pop3Server:
 
     def _end(self) -> None:
         self.state = State.CLOSED
-        self._pending = self._writer = self._cutter = None
+        self._pending = self._writer = self._cutter = self._exchange = None
         self._lines.clear()
 
     def _ok(self, text: str) -> None:
@@ -319,7 +303,7 @@ class Pop3Server:
     def _user(self, argument: bytes | None) -> None:
         self._check_login_offered()
         self._name = None
-        self._name = _text((argument or b"").strip(b" "))
+        self._name = text_argument((argument or b"").strip(b" "))
         self._ok("Send PASS")
 
     def _pass(self, argument: bytes | None) -> Login:
@@ -327,125 +311,120 @@ class Pop3Server:
         self._check_login_offered()
         name, self._name = self._name, None
         if name is None:
-            raise _Refusal("Send USER first")
-        return Login(name, _text(argument or b""))
+            raise Refusal("Send USER first")
+        return Login(name, text_argument(argument or b""))
 
     def _check_login_offered(self) -> None:
         if not self._options.offer_login:
-            raise _Refusal("No login with a password on this connection; use TLS")
+            raise Refusal("No login with a password on this connection; use TLS")
+
+    def _auth(self, argument: bytes | None) -> Event | None:
+        """RFC 5034 §4. An initial response "=" is an empty one."""
+        name, _, initial = (argument or b"").rstrip(b" ").partition(b" ")
+        mechanism = name.upper().decode("ascii", "replace")
+        if mechanism not in self._options.mechanisms:
+            offered = " ".join(self._options.mechanisms)
+            raise Refusal(f"The mechanisms are {offered}" if offered else "No login on this connection; use TLS")
+        self._name = None
+        self._exchange = SaslLogin(mechanism)
+        return self._advance(self._exchange.begin(initial))
+
+    def _advance(self, step: Step) -> Event | None:
+        if isinstance(step, bytes):
+            self._put(step)
+            return None
+        if isinstance(step, Login):
+            self._exchange = None
+        return step
+
+    def _stls(self, argument: bytes | None) -> Event:
+        no_argument(argument)
+        if not self._options.stls:
+            raise Refusal("TLS is not offered here")
+        if len(self._lines):
+            # Whoever put them there wanted them to be taken for the peer's own words inside TLS (RFC 2595 §4).
+            rejected = self._reject(b"STLS", "Nothing may follow STLS before the handshake")
+            self._end()
+            return rejected
+        return StartTls()
+
+    def _utf8(self, argument: bytes | None) -> None:
+        """RFC 6856 §2.1. Sizes and messages of the listing are the driver's, which asks `utf8`."""
+        no_argument(argument)
+        self.utf8 = True
+        self._ok("UTF8")
 
     # TRANSACTION (RFC 1939 §5, §7).
 
     def _stat(self, argument: bytes | None) -> None:
-        _no_argument(argument)
-        self._ok(f"{self._remaining()} {self._remaining_octets}")
+        no_argument(argument)
+        self._ok(f"{len(self._maildrop)} {self._maildrop.octets}")
 
     def _list(self, argument: bytes | None) -> None:
-        sizes = self._listing.sizes_octets
-        number = self._optional_number(argument)
+        maildrop = self._maildrop
+        number = maildrop.optional_number(argument)
         if number is not None:
-            self._ok(f"{number} {sizes[number - 1]}")
+            self._ok(f"{number} {maildrop.size_octets(number)}")
             return
-        text = f"{self._remaining()} messages ({self._remaining_octets} octets)"
-        self._put_list(text, (f"{n} {sizes[n - 1]}" for n in self._numbers()))
+        self._put_list(self._totals(), (f"{n} {maildrop.size_octets(n)}" for n in maildrop.numbers()))
 
     def _uidl(self, argument: bytes | None) -> None:
-        uidls = self._listing.uidls
-        number = self._optional_number(argument)
+        maildrop = self._maildrop
+        number = maildrop.optional_number(argument)
         if number is not None:
-            self._ok(f"{number} {uidls[number - 1]}")
+            self._ok(f"{number} {maildrop.uidl(number)}")
             return
-        self._put_list("", (f"{n} {uidls[n - 1]}" for n in self._numbers()))
+        self._put_list("", (f"{n} {maildrop.uidl(n)}" for n in maildrop.numbers()))
 
     def _retr(self, argument: bytes | None) -> Retrieve:
-        return Retrieve(self._number(argument))
+        return Retrieve(self._maildrop.number(argument))
 
     def _top(self, argument: bytes | None) -> Top:
-        number, _, lines_octets = (argument or b"").rstrip(b" ").partition(b" ")
-        lines = parse_number(lines_octets)
-        if lines is None:
-            raise _Refusal("TOP wants a message number and a number of lines")
-        return Top(self._number(number), lines)
+        return Top(*self._maildrop.number_and_lines(argument))
 
     def _dele(self, argument: bytes | None) -> None:
-        number = self._number(argument)
-        self._marked.add(number)
-        self._remaining_octets -= self._listing.sizes_octets[number - 1]
+        number = self._maildrop.number(argument)
+        self._maildrop.mark(number)
         self._ok(f"Message {number} deleted")
 
     def _rset(self, argument: bytes | None) -> None:
-        _no_argument(argument)
-        self._marked.clear()
-        self._remaining_octets = sum(self._listing.sizes_octets)
-        self._ok(f"{len(self._listing)} messages ({self._remaining_octets} octets)")
+        no_argument(argument)
+        self._maildrop.reset()
+        self._ok(self._totals())
+
+    def _totals(self) -> str:
+        return f"{len(self._maildrop)} messages ({self._maildrop.octets} octets)"
 
     def _noop(self, argument: bytes | None) -> None:
-        _no_argument(argument)
+        no_argument(argument)
         self._ok("")
 
     # In both states.
 
     def _capa(self, argument: bytes | None) -> None:
-        _no_argument(argument)
-        self._put_list("Capability list follows", self._capabilities())
+        no_argument(argument)
+        before_login = self.state is State.AUTHORIZATION
+        self._put_list("Capability list follows", capabilities(self._options, before_login=before_login))
 
-    def _capabilities(self) -> Iterator[str]:
-        """RFC 2449 §6. Both states list the same, as §5 demands of those that matter before a login."""
-        yield from ("TOP", "UIDL")
-        if self._options.offer_login:
-            yield "USER"
-        yield from ("RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "EXPIRE NEVER")
-        if self._options.implementation:
-            yield f"IMPLEMENTATION {self._options.implementation}"[: RESPONSE_LIMIT_OCTETS - 2]
+    def _lang(self, argument: bytes | None) -> None:
+        """RFC 6856 §3.2. Whatever is chosen, our texts stay English."""
+        wanted = text_argument(argument.rstrip(b" ")) if argument and argument.strip(b" ") else None
+        if wanted is None:
+            self._put_list("Languages follow", (f"{tag} {name}".rstrip() for tag, name in LANGUAGES.items()))
+            return
+        language = find_language(wanted)
+        if language is None:
+            raise Refusal("There are no texts in that language")
+        self._ok(f"{language} Language chosen")
 
     def _quit(self, argument: bytes | None) -> Update | QuitReceived:
-        _no_argument(argument)
+        no_argument(argument)
         if self.state is State.TRANSACTION:
             self.state = State.UPDATE
-            return Update(tuple(sorted(self._marked)))
+            return Update(self._maildrop.marked)
         self._ok("Goodbye")
         self._end()
         return QuitReceived()
-
-    # Numbers.
-
-    def _remaining(self) -> int:
-        return len(self._listing) - len(self._marked)
-
-    def _numbers(self) -> Iterator[int]:
-        return (n for n in range(1, len(self._listing) + 1) if n not in self._marked)
-
-    def _optional_number(self, argument: bytes | None) -> int | None:
-        return self._number(argument) if argument and argument.strip(b" ") else None
-
-    def _number(self, argument: bytes | None) -> int:
-        """The number of a message that is there and not marked."""
-        number = parse_number((argument or b"").rstrip(b" "))
-        if number is None:
-            raise _Refusal("That is not a message number")
-        if not 1 <= number <= len(self._listing):
-            raise _Refusal(f"No such message, the maildrop holds {len(self._listing)}")
-        if number in self._marked:
-            raise _Refusal(f"Message {number} is already deleted")
-        return number
-
-
-def _no_argument(argument: bytes | None) -> None:
-    # Trailing spaces are forgiven: some clients send them.
-    if argument and argument.strip(b" "):
-        raise _Refusal("This command takes no argument")
-
-
-def _text(octets: bytes) -> str:
-    """A name or a password. UTF-8 is taken even without RFC 6856: ASCII is the same in both."""
-    if not octets:
-        raise _Refusal("An argument is missing")
-    if has_control(octets):
-        raise _Refusal("The argument holds a control character")
-    try:
-        return octets.decode("utf-8")
-    except UnicodeDecodeError:
-        raise _Refusal("The argument is not UTF-8") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,6 +442,9 @@ _BOTH: Final = _BEFORE | _AFTER
 _RULES: Final[dict[bytes, _Rule]] = {
     b"USER": _Rule(_BEFORE, Pop3Server._user),
     b"PASS": _Rule(_BEFORE, Pop3Server._pass),
+    b"AUTH": _Rule(_BEFORE, Pop3Server._auth),
+    b"STLS": _Rule(_BEFORE, Pop3Server._stls),
+    b"UTF8": _Rule(_BEFORE, Pop3Server._utf8),
     b"STAT": _Rule(_AFTER, Pop3Server._stat),
     b"LIST": _Rule(_AFTER, Pop3Server._list),
     b"UIDL": _Rule(_AFTER, Pop3Server._uidl),
@@ -472,6 +454,7 @@ _RULES: Final[dict[bytes, _Rule]] = {
     b"RSET": _Rule(_AFTER, Pop3Server._rset),
     b"NOOP": _Rule(_AFTER, Pop3Server._noop),
     b"CAPA": _Rule(_BOTH, Pop3Server._capa),
+    b"LANG": _Rule(_BOTH, Pop3Server._lang),
     b"QUIT": _Rule(_BOTH, Pop3Server._quit),
 }
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
+from posthouse.mail.acceptance import Placement
+from posthouse.mail.content import ContentFacts
 from posthouse.mail.ids import AccountId, Uid
 from posthouse.mail.journey import Deleted
 from posthouse.mail.maildrop import InUse, Listing, MaildropLock
 from posthouse.storage.errors import AccountGone
-from tests.storage.contract.world import DAY_S, House, accepted, whole
+from tests.storage.contract.world import DAY_S, House, accepted, alice, whole
 
 
 async def locked(house: House, account: AccountId) -> MaildropLock:
@@ -69,6 +74,44 @@ async def test_uids_only_grow(house: House) -> None:
         await house.storage.maildrops.expunge(lock, [Uid(uid)], [])
 
 
+@pytest.mark.conformance("C204")
+@pytest.mark.parametrize(
+    ("smtputf8", "facts", "prefix", "entry_prefix", "internationalised"),
+    [
+        (True, ContentFacts(eight_bit_header=True), b"", b"", True),
+        (True, ContentFacts(), "Received: für\r\n".encode(), b"", True),
+        (True, ContentFacts(), b"", "Delivered-To: grün\r\n".encode(), True),
+        (True, ContentFacts(eight_bit_body=True), b"Received: x\r\n", b"Delivered-To: y\r\n", False),
+        (False, ContentFacts(eight_bit_header=True), "X: ü\r\n".encode(), "Y: ü\r\n".encode(), False),
+    ],
+)
+async def test_the_listing_tells_what_needs_utf8(
+    house: House, smtputf8: bool, facts: ContentFacts, prefix: bytes, entry_prefix: bytes, internationalised: bool
+) -> None:
+    account = await house.account()
+    plain = await house.accept(to=[account])
+    acceptance = replace(
+        await house.acceptance(),
+        prefix=prefix,
+        content=await house.content(b"x\r\n", facts),
+        placements=(Placement(account=account, forward_path=alice, prefix=entry_prefix),),
+        smtputf8=smtputf8,
+    )
+    await house.storage.accept(acceptance)
+    listing = await house.storage.maildrops.list(account)
+    assert listing.queue_ids[0] == plain
+    assert listing.internationalised == ({listing.uids[1]} if internationalised else set())
+    # Again, with what came since; and without what is gone.
+    await house.storage.accept(replace(acceptance, queue_id=house.queue_id(), content=await house.content(b"y", facts)))
+    await house.accept(to=[account])
+    again = await house.storage.maildrops.list(account)
+    assert again.internationalised == (set(again.uids[1:3]) if internationalised else set())
+    lock = await locked(house, account)
+    await house.storage.maildrops.expunge(lock, again.uids[1:2], [])
+    left = await house.storage.maildrops.list(account)
+    assert left.internationalised == ({again.uids[2]} if internationalised else set())
+
+
 async def test_an_empty_or_unknown_folder_lists_nothing(house: House) -> None:
     account = await house.account()
     assert await house.storage.maildrops.list(account) == Listing()
@@ -99,3 +142,43 @@ async def test_sweep_removes_content_a_day_after_its_last_reference(house: House
 async def test_a_message_that_nobody_got_is_swept(house: House) -> None:
     await house.accept()
     await house.storage.sweep(house.clock.now() + 2 * DAY_S)
+
+
+@pytest.mark.conformance("C261")
+async def test_nothing_expires_in_a_maildrop(house: House) -> None:
+    """EXPIRE NEVER (RFC 2449 §6.7): what is kept is kept until its owner deletes it."""
+    account = await house.account()
+    await house.accept(b"x" * 200_000, to=[account])
+    before = await house.storage.maildrops.list(account)
+    house.clock.time += 10 * 365 * DAY_S
+    await house.storage.sweep(house.clock.now())
+    assert await house.storage.maildrops.list(account) == before
+    assert len(await whole(house.storage.maildrops.read(account, before.uids[0]))) == before.sizes_octets[0]
+
+
+@pytest.mark.long
+@pytest.mark.conformance("C251", "S37")
+async def test_no_uidl_is_used_twice_in_a_hundred_thousand_deliveries(house: House) -> None:
+    account = await house.account()
+    kept = await house.accept(to=[account])
+    seen: set[str] = {kept}
+    storage = house.storage
+    for cycle in range(100):
+        acceptances = [await house.acceptance(b"x\r\n", to=[account]) for _ in range(1000)]
+        async with asyncio.TaskGroup() as group:
+            for acceptance in acceptances:
+                group.create_task(storage.accept(acceptance))
+        listing = await storage.maildrops.list(account)
+        assert listing.uidls[0] == kept
+        uidls = set(listing.uidls[1:])
+        assert len(uidls) == 1000
+        assert not uidls & seen
+        seen |= uidls
+        lock = await locked(house, account)
+        assert await storage.maildrops.expunge(lock, listing.uids[1:], [])
+        await storage.maildrops.unlock(lock)
+        if cycle % 25 == 24:
+            await storage.sweep(house.clock.now())
+            await storage.close()
+            storage = house.storage = await house.open_another()
+    assert (await storage.maildrops.list(account)).uidls == (kept,)

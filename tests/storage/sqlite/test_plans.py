@@ -20,6 +20,7 @@ HOT = {
     "settle": settle._OURS,
     "next uid": accept._NEXT_UID,
     "list": maildrops._LIST,
+    "internationalised": maildrops._INTERNATIONALISED,
     "read": maildrops._READ,
     "mailbox": directory._MAILBOX,
     "targets": directory._TARGETS,

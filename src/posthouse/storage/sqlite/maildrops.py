@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import apsw
@@ -18,12 +20,20 @@ from posthouse.storage.sqlite.connection import row, rows
 from posthouse.storage.sqlite.content import SqliteContent, chunks
 from posthouse.storage.sqlite.errors import storage_errors
 from posthouse.storage.sqlite.journey import append_events
+from posthouse.storage.sqlite.maildrop_locks import LOCK_FILE, MaildropLocks
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.writer import Writer
 
+REMEMBERED_FOLDERS = 10_000
 _LIST = """
 SELECT uid, uidl, size_octets, flags, content, queue_id FROM entries
 WHERE folder = (SELECT folder FROM folders WHERE account = ? AND name = ?) ORDER BY uid"""
+_INTERNATIONALISED = """
+SELECT uid FROM entries JOIN messages USING (queue_id)
+WHERE folder = (SELECT folder FROM folders WHERE account = ? AND name = ?) AND uid > ? AND smtputf8
+AND (eight_bit_header
+    OR length(CAST(messages.prefix AS TEXT)) <> length(messages.prefix)
+    OR length(CAST(entries.prefix AS TEXT)) <> length(entries.prefix))"""
 _READ = """
 SELECT entries.prefix, messages.prefix, contents.size_octets, contents.file, contents.octets
 FROM folders JOIN entries USING (folder) JOIN messages USING (queue_id)
@@ -40,32 +50,54 @@ _ACCOUNT = "SELECT 1 FROM accounts WHERE account = ? AND removed_at IS NULL"
 
 
 class SqliteMaildrops:
-    """Entries of accounts' folders. Locks are kept in memory: one process serves POP3."""
+    """Entries of accounts' folders."""
 
     def __init__(self, writer: Writer, readers: Readers, content: SqliteContent, clock: Clock, random: Random) -> None:
         self._writer = writer
         self._readers = readers
         self._content = content
         self._clock = clock
-        self._random = random
-        self._locks: dict[AccountId, str] = {}
+        self._internationalised: OrderedDict[tuple[AccountId, str], tuple[int, frozenset[Uid]]] = OrderedDict()
+        self._locks = MaildropLocks(content.folder.parent / LOCK_FILE, random)
 
     async def lock(self, account: AccountId) -> MaildropLock | InUse:
         with storage_errors():
             if row(self._readers.here, _ACCOUNT, (account,)) is None:
                 raise AccountGone(f"account {account} was removed")
-        if account in self._locks:
-            return InUse()
-        token = self._locks[account] = self._random.octets(16).hex()
-        return MaildropLock(account, token)
+            return self._locks.take(account) or InUse()
 
     async def unlock(self, lock: MaildropLock) -> None:
-        if self._locks.get(lock.account) == lock.token:
-            del self._locks[lock.account]
+        with storage_errors():
+            self._locks.release(lock)
+
+    def close(self) -> None:
+        """Release every lock, as the end of the process does."""
+        self._locks.close()
 
     async def list(self, account: AccountId, folder: str = INBOX) -> Listing:
-        found = await self._readers.query(lambda connection: rows(connection, _LIST, (account, folder)))
-        return Listing(*zip(*found, strict=True)) if found else Listing()
+        key = (account, folder)
+        seen, known = self._internationalised.get(key, (0, frozenset()))
+
+        def find(connection: apsw.Connection) -> tuple[list[Any], list[Any]]:
+            found = rows(connection, _LIST, key)
+            new = found and found[-1][0] > seen
+            return found, rows(connection, _INTERNATIONALISED, (*key, seen)) if new else []
+
+        found, uids = await self._readers.query(find)
+        if not found:
+            return Listing()
+        known |= {uid for (uid,) in uids}
+        self._remember(key, max(seen, found[-1][0]), known)
+        columns: Any = zip(*found, strict=True)
+        listing = Listing(*columns)
+        return replace(listing, internationalised=known.intersection(listing.uids)) if known else listing
+
+    def _remember(self, key: tuple[AccountId, str], seen: int, internationalised: frozenset[Uid]) -> None:
+        """Which entries need UTF8 is asked once for each: uids only grow, and what they name never changes."""
+        self._internationalised[key] = (seen, internationalised)
+        self._internationalised.move_to_end(key)
+        if len(self._internationalised) > REMEMBERED_FOLDERS:
+            self._internationalised.popitem(last=False)
 
     async def read(self, account: AccountId, uid: Uid, folder: str = INBOX) -> AsyncGenerator[bytes, None]:
         found = await self._readers.query(lambda connection: row(connection, _READ, (account, folder, uid)))
@@ -85,7 +117,7 @@ class SqliteMaildrops:
         now = self._clock.now()
 
         def work(connection: apsw.Connection) -> bool:
-            if self._locks.get(lock.account) != lock.token:
+            if not self._locks.holds(lock):
                 return False
             inbox = row(connection, _INBOX, (lock.account, INBOX))
             if inbox is not None:

@@ -150,6 +150,7 @@ class SqliteStorage:
         self._checkpointer.close()
         await self._readers.close()
         self._connection.close(True)
+        self.maildrops.close()
         self._incarnation.release(remove=True)
 
     def abandon(self) -> None:
@@ -162,6 +163,7 @@ class SqliteStorage:
         self._checkpointer.abandon()
         self._readers.abandon()
         forget(self._connection)
+        self.maildrops.close()
         self._incarnation.release(remove=False)
 
     async def _begin(self) -> None:

@@ -15,7 +15,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from posthouse.log import make_log
-from posthouse.net.listener import Admittance, Listener, PortTaken, Serve, SessionCounter, bind
+from posthouse.net.arrival import Threshold
+from posthouse.net.listener import Listener, PortTaken, Serve, bind
+from posthouse.net.sessions import Admittance, SessionCounter
 from posthouse.net.stream import Stream
 from tests.net.pairs import turns
 
@@ -29,7 +31,7 @@ async def door(
     serve: Serve, *, tls: ssl.SSLContext | None = None, out: io.StringIO | None = None
 ) -> AsyncIterator[int]:
     """An open door; its sessions are cancelled at the end."""
-    listener = Listener(bind("127.0.0.1", 0), serve, tls=tls, log=make_log(out or io.StringIO()))
+    listener = Listener(bind("127.0.0.1", 0), serve, threshold=Threshold(tls=tls), log=make_log(out or io.StringIO()))
     try:
         async with asyncio.TaskGroup() as group:
             await listener.start(group)

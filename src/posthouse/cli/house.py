@@ -185,7 +185,7 @@ def serve(
     until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
     worker: Annotated[str | None, typer.Option("--worker", hidden=True)] = None,
 ) -> None:
-    """Run the house; SIGTERM or Ctrl-C ends it gracefully."""
+    """Run the house; SIGTERM or Ctrl-C ends it gracefully, SIGHUP reads the configuration again."""
     import asyncio
 
     import uvloop
@@ -199,7 +199,7 @@ def serve(
     require_writable(loaded.data_dir)
     until_eof = until_eof or worker is not None
     alone = loaded.workers == 1 or worker is not None
-    running = _serve(loaded, part, until_eof=until_eof) if alone else _lead(loaded, config, until_eof=until_eof)
+    running = _serve(loaded, part, config, until_eof=until_eof) if alone else _lead(loaded, config, until_eof=until_eof)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(running)
 
@@ -210,9 +210,12 @@ def _needs_root(config: Config) -> bool:
     return any(0 < endpoint.port < 1024 for door in doors for endpoint in door)
 
 
-async def _serve(config: Config, part: Part, *, until_eof: bool) -> None:
+async def _serve(config: Config, part: Part, path: Path | None, *, until_eof: bool) -> None:
     """The house in this process: all of it, or one worker's part."""
+    import asyncio
+
     from posthouse.app import House
+    from posthouse.config import find, load
     from posthouse.log import make_log
     from posthouse.workers import READY
 
@@ -226,8 +229,11 @@ async def _serve(config: Config, part: Part, *, until_eof: bool) -> None:
             os.write(sys.stdout.fileno(), READY)
 
     _on_signals(house.stop, until_eof=until_eof)
+    # Named now: another one may stand in the usual places when it is read again.
+    file = find(path).absolute()
     with _told():
         await house.start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: house.reload(lambda: load(file)))
     await house.serve(ready)
     if part.count == 1:
         log.info("house closed")
@@ -235,8 +241,10 @@ async def _serve(config: Config, part: Part, *, until_eof: bool) -> None:
 
 async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
     """The parent of the house's worker processes."""
-    from posthouse.app import bind_doors
-    from posthouse.config import Endpoint, find
+    import asyncio
+
+    from posthouse.config import ConfigError, Endpoint, find, load
+    from posthouse.doors import bind_doors
     from posthouse.log import make_log
     from posthouse.workers import WorkerFailed, Workers, lock_folder
 
@@ -247,6 +255,17 @@ async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
     command = (sys.executable, "-m", "posthouse.cli", "serve", "--config", str(find(path)))
     workers = Workers(command, config.workers, doors, log)
     _on_signals(workers.stop, until_eof=until_eof)
+
+    def reload() -> None:
+        """Each worker reads the file; one that is wrong is told once, here."""
+        try:
+            load(find(path))
+        except ConfigError as exc:
+            log.error("configuration not reloaded; the one before stays in use", reason=str(exc))
+        else:
+            workers.send(signal.SIGHUP)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     shown = _shown(
         {door: tuple(Endpoint(*opened.getsockname()[:2]) for opened in sockets) for door, sockets in doors.items()}
     )

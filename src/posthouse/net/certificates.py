@@ -13,6 +13,7 @@ from pathlib import Path
 
 from posthouse.log import Log
 from posthouse.mail.world import Clock
+from posthouse.net.certificate_facts import certificate_facts
 from posthouse.net.handshake import DoorContext
 from posthouse.net.tls import CertificateUnusable, server_context
 
@@ -98,7 +99,7 @@ class Certificates:
             loaded.seen, loaded.made_at = stamp, now
             try:
                 loaded.contexts = self._load(pair)
-            except (CertificateUnusable, PermissionError) as exc:
+            except CertificateUnusable as exc:
                 self._log.error("certificate not reloaded; the one before stays in use", reason=str(exc))
                 continue
             if changed:
@@ -110,9 +111,14 @@ class Certificates:
         return {pair: _Loaded(seen=_stamp(pair), contexts=self._load(pair), made_at=now) for pair in pairs.pairs}
 
     def _load(self, pair: Pair) -> dict[str, ssl.SSLContext]:
-        return {
+        contexts = {
             door: server_context(pair.certificate, pair.key, protocols) for door, protocols in self._services.items()
         }
+        facts = certificate_facts(pair.certificate)
+        if not facts.begins_at <= self._clock.now() < facts.expires_at:
+            # Other houses encrypt with it all the same: better than no TLS, and no reason to stay closed.
+            self._log.warning("certificate is not valid now; renew it", certificate=str(pair.certificate))
+        return contexts
 
 
 def _stamp(pair: Pair) -> _Stamp:

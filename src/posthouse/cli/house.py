@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from posthouse.workers import Part
 
 CONFIG_NAME = "posthouse.toml"
+DESCRIPTORS = 65_536
 
 _TEMPLATE = """\
 # The configuration of this house. Relative paths are relative to this file.
@@ -193,6 +195,7 @@ def serve(
     from posthouse.workers import Part
 
     loaded = load_config(config)
+    _take_descriptors()
     part = Part.from_argument(worker) if worker is not None else Part()
     if worker is not None or not _needs_root(loaded):
         become_owner(loaded.data_dir)
@@ -202,6 +205,14 @@ def serve(
     running = _serve(loaded, part, config, until_eof=until_eof) if alone else _lead(loaded, config, until_eof=until_eof)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(running)
+
+
+def _take_descriptors() -> None:
+    """As many open files as this process may have: the usual limit of 1024 is less than our sessions."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _needs_root(config: Config) -> bool:

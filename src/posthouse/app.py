@@ -105,7 +105,7 @@ class House:
             self._unlock()
             raise
         try:
-            self.authenticator = Authenticator(self.storage.directory, self.world.clock, self.world.random)
+            self._found()
             self.runner = self._build()
             self.doors.use_certificates(self.config)
             self.doors.bind(self.config, self._run_session, self._refuse_session)
@@ -168,8 +168,12 @@ class House:
         }
         self.doors.furnish(self.config)
 
+    def _found(self) -> None:
+        """What lives as long as the house, since it remembers something."""
+        self.authenticator = Authenticator(self.storage.directory, self.world.clock, self.world.random)
+
     def _build(self) -> QueueRunner:
-        """What decides, as the configuration has it; also when it is read again."""
+        """What decides, as the configuration has it; called again whenever that is read again."""
         config, world = self.config, self.world
         self.admission = Admission(
             self.storage.directory,

@@ -193,6 +193,15 @@ def test_clients_of_other_services_are_refused(
         shake(house.smtp, client(version, protocols))
 
 
+@pytest.mark.conformance("C297")
+def test_a_certificate_of_the_client_is_neither_asked_for_nor_looked_at(house: House) -> None:
+    context = client()
+    other = house.pairs["mail.there.test"]
+    context.load_cert_chain(other.certificate, other.key)
+    _peer, ours = shake(house.smtp, context)
+    assert ours.getpeercert(binary_form=True) is None
+
+
 @pytest.mark.parametrize(
     ("protocols", "chosen"), [((), None), (("smtp",), "smtp"), (("esmtp",), "esmtp"), (("h2", "smtp"), "smtp")]
 )

@@ -187,7 +187,7 @@ def serve(
     until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
     worker: Annotated[str | None, typer.Option("--worker", hidden=True)] = None,
 ) -> None:
-    """Run the house; SIGTERM or Ctrl-C ends it gracefully, SIGHUP reads the configuration again."""
+    """Run the house; SIGTERM or Ctrl-C ends it, SIGHUP reloads it."""
     import asyncio
 
     import uvloop

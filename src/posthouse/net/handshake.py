@@ -18,7 +18,7 @@ from posthouse.net.client_hello import ClientHello, MalformedHello, NotTls, read
 Choose = Callable[[str | None], ssl.SSLContext]
 """Of a server name (lower-case, None where none was sent) the context to go on with. Never fails."""
 
-_DECODE_ERROR = 50
+_ALERT, _FATAL = 21, 2
 _NO_APPLICATION_PROTOCOL = 120
 
 
@@ -108,16 +108,16 @@ class _Handshake:
         except NotTls:
             context = self._door.begin(None)
         except MalformedHello as exc:
-            raise self._refuse(_DECODE_ERROR, str(exc)) from exc
+            raise ssl.SSLError(str(exc)) from exc
         if context is None:
-            raise self._refuse(_NO_APPLICATION_PROTOCOL, "the client offers only protocols of other services")
+            self._send_alert(_NO_APPLICATION_PROTOCOL)
+            self._refusal = "the client offers only protocols of other services"
+            # What asyncio sends only while a handshake goes on is the alert; who has read it goes.
+            raise ssl.SSLWantReadError
         self._incoming.write(self._held)
         self._held = b""
         return context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
-    def _refuse(self, alert: int, reason: str) -> ssl.SSLError:
-        """Send a fatal alert: asyncio sends what is in `outgoing` only while a handshake still wants something."""
-        self._refusal = reason
+    def _send_alert(self, alert: int) -> None:
         self._held = b""
-        self._outgoing.write(bytes((21, 3, 3, 0, 2, 2, alert)))
-        return ssl.SSLWantReadError()
+        self._outgoing.write(bytes((_ALERT, 3, 3, 0, 2, _FATAL, alert)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import poplib
+import smtplib
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from posthouse.doors import SELF_SIGNED
 from posthouse.net.tls import make_self_signed
 from tests.house.wire import Wire
 from tests.net.test_client_hello import hello
-from tests.running_house import RunningHouse
+from tests.running_house import PASSWORD, RunningHouse
 
 DOORS = ("smtp", "submission", "submissions", "pop3", "pop3s")
 CLEAR, PROTECTED = ("smtp", "submission", "pop3"), ("submissions", "pop3s")
@@ -178,15 +180,28 @@ def test_a_session_of_one_door_is_not_resumed_at_another(house: RunningHouse, tl
             assert not protected.session_reused
 
 
-def test_every_door_over_ipv6(house: RunningHouse) -> None:
-    for door in CLEAR:
-        (endpoint,) = (end for end in house.house.endpoints[door] if end.host == "::1")
-        assert str(endpoint) == f"[::1]:{endpoint.port}"
-        with Wire(endpoint.port, host="::1") as wire:
-            if door == "pop3":
-                assert wire.line().startswith(b"+OK")
-                continue
-            wire.greet("[IPv6:::1]")
-            if door == "smtp":
-                wire.deliver(LETTER, "ada@here.test", sender="a@[IPv6:2001:db8::1]")
+def port6(house: RunningHouse, door: str) -> int:
+    """A door's port on ::1."""
+    (endpoint,) = (end for end in house.house.endpoints[door] if end.host == "::1")
+    assert str(endpoint) == f"[::1]:{endpoint.port}"
+    return endpoint.port
+
+
+def test_every_door_over_ipv6(house: RunningHouse, tls: ssl.SSLContext) -> None:
+    tls.check_hostname = False
+    with smtplib.SMTP("::1", port6(house, "smtp"), timeout=30) as client:
+        client.starttls(context=tls)
+        assert client.sendmail("a@[IPv6:2001:db8::1]", ["ada@here.test"], LETTER) == {}
+    with smtplib.SMTP("::1", port6(house, "submission"), timeout=30) as client:
+        assert client.ehlo("[IPv6:::1]")[0] == 250
+    with smtplib.SMTP_SSL("::1", port6(house, "submissions"), timeout=30, context=tls) as client:
+        client.login("ada@here.test", PASSWORD)
+    clear = poplib.POP3("::1", port6(house, "pop3"), timeout=30)
+    assert clear.getwelcome().startswith(b"+OK")
+    clear.close()
+    reader = poplib.POP3_SSL("::1", port6(house, "pop3s"), timeout=30, context=tls)
+    reader.user("ada@here.test")
+    reader.pass_(PASSWORD)
+    assert b"([IPv6:::1])" in b"".join(reader.retr(1)[1])
+    reader.close()
     assert '"peer": "::1"' in house.log.getvalue()

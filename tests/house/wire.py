@@ -17,10 +17,8 @@ _STORED = re.compile(rb"250 2\.0\.0 Stored as ([0-9A-Z]{26})\Z")
 class Wire:
     """One connection. A server that does not answer fails the test after TIMEOUT_S."""
 
-    def __init__(
-        self, port: int, *, tls: ssl.SSLContext | None = None, timeout_s: float = TIMEOUT_S, host: str = "127.0.0.1"
-    ) -> None:
-        self.socket = socket.create_connection((host, port), timeout=timeout_s)
+    def __init__(self, port: int, *, tls: ssl.SSLContext | None = None, timeout_s: float = TIMEOUT_S) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = bytearray()
         if tls is not None:

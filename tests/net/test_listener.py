@@ -20,6 +20,7 @@ import pytest
 from posthouse.log import make_log
 from posthouse.net import arrival
 from posthouse.net.arrival import Threshold
+from posthouse.net.handshake import DoorContext
 from posthouse.net.listener import Listener, PortTaken, Serve, bind
 from posthouse.net.sessions import Admittance, SessionCounter
 from posthouse.net.stream import Stream
@@ -268,6 +269,31 @@ async def test_a_handshake_has_a_time_limit(server_tls: ssl.SSLContext, monkeypa
         assert await talk(port) == b""
         await turns()
     assert out.getvalue().count("TLS handshake failed") == 1
+
+
+@pytest.mark.parametrize(
+    ("octets", "reason"),
+    [
+        (b"EHLO x\r\n", "wrong version number"),
+        (b"\x16\x03\x01\x00\x05\x02\x00\x00\x01x", "the first message is no ClientHello"),
+        (b"", "ConnectionResetError"),
+    ],
+)
+async def test_why_a_handshake_failed_is_one_short_line(server_tls: ssl.SSLContext, octets: bytes, reason: str) -> None:
+    out = io.StringIO()
+    strange = DoorContext(lambda _name: server_tls, ("smtp",))
+    counter = SessionCounter(Admittance(sessions=10, sessions_per_address=10))
+    async with door(echo, tls=strange, out=out, sessions=counter) as port:
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(octets)
+        while not counter.open:
+            await asyncio.sleep(0)
+        writer.close()
+        while counter.open:
+            await asyncio.sleep(0)
+    (line,) = out.getvalue().splitlines()
+    assert reason in line
+    assert "TLS handshake failed" in line
 
 
 @pytest.mark.conformance("C147")

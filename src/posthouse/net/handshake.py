@@ -93,12 +93,12 @@ class _Handshake:
     @property
     def _object(self) -> ssl.SSLObject:
         if self._inner is None:
-            raise ssl.SSLError("the handshake has not begun")
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the handshake has not begun")
         return self._inner
 
     def _begin(self) -> ssl.SSLObject:
         if self._refusal is not None:
-            raise ssl.SSLError(self._refusal)
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, self._refusal)
         self._held += self._incoming.read()
         try:
             hello = read_client_hello(self._held)
@@ -108,7 +108,7 @@ class _Handshake:
         except NotTls:
             context = self._door.begin(None)
         except MalformedHello as exc:
-            raise ssl.SSLError(str(exc)) from exc
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, str(exc)) from exc
         if context is None:
             self._send_alert(_NO_APPLICATION_PROTOCOL)
             self._refusal = "the client offers only protocols of other services"

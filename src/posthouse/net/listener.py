@@ -240,6 +240,8 @@ async def _closing(stream: Stream, serve: Serve) -> None:
 
 def _failure(error: OSError) -> str:
     """Why a handshake failed, in a few words."""
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or str(error)).lower().replace("_", " ")
+    # Only errors of OpenSSL have a reason.
+    reason = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else None
+    if isinstance(reason, str):
+        return reason.lower().replace("_", " ")
     return error.strerror or str(error) or type(error).__name__

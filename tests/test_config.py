@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from posthouse import config
-from posthouse.config import Config, ConfigError, Endpoint, find, load, parse, parse_duration, parse_endpoint
+from posthouse.config import Config, ConfigError, Endpoint, find, load, parse, parse_duration, parse_endpoint, reloaded
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 LEAST = 'hostname = "mx.example.org"\ndata_dir = "data"\n'
@@ -62,6 +62,16 @@ BAD = {
     ),
     "certificate without key": ('[tls]\ncertificate = "c.pem"', "tls.certificate and tls.key belong together"),
     "key without certificate": ('[tls]\nkey = "k.pem"', "tls.certificate and tls.key belong together"),
+    "name with two certificates": (
+        "".join('[[tls.names]]\nhost = "A.test"\ncertificate = "c"\nkey = "k"\n' for _ in range(2)),
+        "tls.names: 'a.test' has two certificates",
+    ),
+    "name that is none": (
+        '[[tls.names]]\nhost = "*"\ncertificate = "c"\nkey = "k"',
+        "tls.names.0.host: '*' is not a host name",
+    ),
+    "name without key": ('[[tls.names]]\nhost = "a.test"\ncertificate = "c"', "tls.names.0.key is missing"),
+    "proxy by name": ('[reception]\nproxy_from = ["proxy.test"]', "reception.proxy_from.0: 'proxy.test' does not"),
     "empty path": ('[tls]\nkey = ""\ncertificate = "c"', "tls.key: '' is not a path"),
     "path with NUL": ('[tls]\nkey = "a\\u0000"\ncertificate = "c"', r"tls.key: 'a\x00' is not a path"),
     "path as number": ("[tls]\nkey = 5", "tls.key must be a path in quotes"),
@@ -164,6 +174,28 @@ def test_where_the_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("POSTHOUSE_CONFIG", "/x/named.toml")
     assert find(None) == Path("/x/named.toml")
     assert find(Path("told.toml")) == Path("told.toml")
+
+
+def test_certificates_by_name() -> None:
+    text = '[[tls.names]]\nhost = "*.BÜCHER.test"\ncertificate = "c.pem"\nkey = "/run/k.pem"'
+    (name,) = house(text).tls.names
+    assert (name.host, name.certificate, name.key) == (
+        "*.xn--bcher-kva.test",
+        Path("/etc/house/c.pem"),
+        Path("/run/k.pem"),
+    )
+
+
+def test_what_a_running_house_makes_of_another_file() -> None:
+    before = house('[listen]\npop3 = ["0.0.0.0:110"]')
+    after = house('[listen]\npop3 = ["127.0.0.1:110"]\n[reception]\nerrors = 7')
+    kept, ignored = reloaded(before, after)
+    assert ignored == ("listen",)
+    assert (kept.listen, kept.reception.errors) == (before.listen, 7)
+    assert reloaded(after, after) == (after, ())
+    clear = house('[auth]\nallow_cleartext = true\n[listen]\npop3 = ["127.0.0.1:110"]')
+    with pytest.raises(ConfigError, match=r"listen cannot change before a restart.*in clear over 0\.0\.0\.0:110"):
+        reloaded(before, clear)
 
 
 def test_routes() -> None:

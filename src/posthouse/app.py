@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import math
 import os
 import random as random_module
-import socket
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from posthouse.admission.admission import Admission, Rules
 from posthouse.admission.peer import Role
-from posthouse.config import Config, Endpoint, Reception, Retrieval, parse_endpoint
+from posthouse.config import Config, ConfigError, Endpoint, parse_endpoint, reloaded
+from posthouse.doors import SELF_SIGNED as SELF_SIGNED
+from posthouse.doors import Doors
 from posthouse.forwarding.bounce import Bouncer
 from posthouse.forwarding.relay import Relay
 from posthouse.forwarding.routes import Router
@@ -26,11 +24,11 @@ from posthouse.identity.authenticator import Authenticator, IdentityRules
 from posthouse.identity.limiter import LimiterRules
 from posthouse.log import Log
 from posthouse.mail.world import Clock, Random
+from posthouse.net.arrival import is_among
 from posthouse.net.connect import Connector, TcpConnector
 from posthouse.net.dns import DnsResolver, Resolver
-from posthouse.net.listener import Admittance, Listener, Serve, SessionCounter, bind
 from posthouse.net.stream import Stream
-from posthouse.net.tls import server_context
+from posthouse.net.tls import CertificateUnusable
 from posthouse.protocol.pop3_options import Pop3Options
 from posthouse.protocol.sasl import SCRAM_SHA_256
 from posthouse.protocol.smtp_server import ServerOptions
@@ -43,7 +41,8 @@ from posthouse.storage.interfaces import Storage
 from posthouse.storage.sqlite.storage import SqliteStorage
 from posthouse.workers import Part, lock_folder
 
-SELF_SIGNED = ("self-signed.crt", "self-signed.key")
+Make = Callable[[Stream], SmtpSession | Pop3Session]
+
 SWEEP_EVERY_S = 60.0
 NOTE_LOGINS_EVERY_S = 60.0
 GRACE_S = 10.0
@@ -95,9 +94,11 @@ class House:
         self.part = part or Part()
         self.log = log
         self.world = world or World()
-        self.endpoints: dict[str, tuple[Endpoint, ...]] = {}
+        self.doors = Doors(self.part, self.world.clock, log)
         self._stop = asyncio.Event()
-        self._listeners: list[Listener] = []
+        self._makers: dict[str, Make] = {}
+        self._runner: QueueRunner | None = None
+        self.login_delay: LoginDelay | None = None
         self._sessions: set[Stream] = set()
         self._sessions_changed = asyncio.Event()
         self._serve_lock = -1
@@ -112,18 +113,25 @@ class House:
             self._unlock()
             raise
         try:
-            self._build()
-            self._bind()
+            self._found()
+            self.runner = self._build()
+            self.doors.use_certificates(self.config)
+            self.doors.bind(self.config, self._run_session, self._refuse_session)
+            self._furnish()
         except BaseException:
             await self._close()
             raise
+
+    @property
+    def endpoints(self) -> dict[str, tuple[Endpoint, ...]]:
+        """Where each door listens, with the ports that the system picked."""
+        return self.doors.endpoints
 
     async def serve(self, ready: Callable[[], None] = lambda: None) -> None:
         """Run until `stop` is called; then finish what can be finished within GRACE_S."""
         try:
             async with asyncio.TaskGroup() as group:
-                for listener in self._listeners:
-                    await listener.start(group)
+                await self.doors.start(group)
                 attempts = [group.create_task(self.runner.run())] if self.part.leads else []
                 chores = [group.create_task(self._note_logins())]
                 if self.part.leads:
@@ -140,7 +148,50 @@ class House:
         """Ask `serve` to end gracefully."""
         self._stop.set()
 
-    def _build(self) -> None:
+    def reload(self, load: Callable[[], Config]) -> bool:
+        """Use the configuration that `load` reads, and the certificates that the files hold now, for what begins now.
+
+        Open sessions keep theirs. Whatever is wrong is one line in the log, and nothing has changed then.
+        """
+        try:
+            config, ignored = reloaded(self.config, load())
+            self.doors.use_certificates(config)
+        except (ConfigError, CertificateUnusable) as exc:
+            self.log.error("configuration not reloaded; the one before stays in use", reason=str(exc))
+            return False
+        self.config = config
+        self._build()
+        self._furnish()
+        if ignored:
+            self.log.warning("changed, and ignored until a restart", keys=" ".join(ignored))
+        self.log.info("configuration reloaded", hostname=config.hostname)
+        return True
+
+    def _furnish(self) -> None:
+        """What the next session at each door finds."""
+        self._makers = {
+            "smtp": self._smtp("smtp", Role.EXCHANGE),
+            "submission": self._smtp("submission", Role.SUBMISSION),
+            "submissions": self._smtp("submissions", Role.SUBMISSION, implicit_tls=True),
+            "pop3": self._pop3("pop3"),
+            "pop3s": self._pop3("pop3s", implicit_tls=True),
+        }
+        self.doors.furnish(self.config)
+
+    def _found(self) -> None:
+        """What lives as long as the house, since it remembers something."""
+        self.authenticator = Authenticator(
+            self.storage.directory,
+            self.storage.credentials,
+            self.world.clock,
+            self.world.random,
+            self.log,
+            rules=_identity_rules(self.config),
+        )
+        self.surrogates = Surrogates(self.storage.maildrops)
+
+    def _build(self) -> QueueRunner:
+        """What decides, as the configuration has it; called again whenever that is read again."""
         config, world = self.config, self.world
         self.admission = Admission(
             self.storage.directory,
@@ -153,17 +204,10 @@ class House:
             world.clock,
             world.random,
         )
-        self.authenticator = Authenticator(
-            self.storage.directory,
-            self.storage.credentials,
-            world.clock,
-            world.random,
-            self.log,
-            rules=_identity_rules(config),
-        )
-        self.surrogates = Surrogates(self.storage.maildrops)
         delay_s = config.retrieval.login_delay
-        self.login_delay = LoginDelay(delay_s, world.clock) if delay_s is not None else None
+        if delay_s is None or self.login_delay is None or self.login_delay.delay_s != delay_s:
+            self.login_delay = LoginDelay(delay_s, world.clock) if delay_s is not None else None
+        self.authenticator.reconfigure(_identity_rules(config))
         router = Router(
             resolver=world.resolver or _resolver(config),
             explicit=config.forwarding.next_hop,
@@ -179,59 +223,22 @@ class House:
             clock=world.clock,
             hello_name=config.hostname,
         )
-        self.runner = QueueRunner(
-            self.storage,
-            relay,
-            Bouncer(self.storage.content, self.admission, world.random),
-            RetrySchedule(
-                intervals_s=config.forwarding.retry, delay_notice_after_s=config.forwarding.delay_notice_after
-            ),
-            RunnerLimits(
-                concurrency=config.forwarding.concurrency,
-                per_destination=config.forwarding.concurrency_per_destination,
-            ),
-            world.clock,
-            world.random,
-            self.log,
+        bouncer = Bouncer(self.storage.content, self.admission, world.random)
+        schedule = RetrySchedule(
+            intervals_s=config.forwarding.retry, delay_notice_after_s=config.forwarding.delay_notice_after
         )
+        limits = RunnerLimits(
+            concurrency=config.forwarding.concurrency,
+            per_destination=config.forwarding.concurrency_per_destination,
+        )
+        if self._runner is None:
+            self._runner = QueueRunner(
+                self.storage, relay, bouncer, schedule, limits, world.clock, world.random, self.log
+            )
+        self._runner.configure(relay, bouncer, schedule, limits)
+        return self._runner
 
-    def _bind(self) -> None:
-        """Bind every door before any of them opens, so that a taken port is told before mail is taken."""
-        listen = self.config.listen
-        smtp, pop3 = self._counter(self.config.reception), self._counter(self.config.retrieval)
-        self._open("smtp", listen.smtp, self._smtp(Role.EXCHANGE, smtp))
-        self._open("submission", listen.submission, self._smtp(Role.SUBMISSION, smtp))
-        self._open("submissions", listen.submissions, self._smtp(Role.SUBMISSION, smtp, implicit_tls=True), self._tls)
-        self._open("pop3", listen.pop3, self._pop3(pop3))
-        self._open("pop3s", listen.pop3s, self._pop3(pop3, implicit_tls=True), self._tls)
-
-    def _open(
-        self,
-        door: str,
-        endpoints: tuple[Endpoint, ...],
-        serve: Serve,
-        make_tls: Callable[[], ssl.SSLContext] | None = None,
-    ) -> None:
-        opened: list[Endpoint] = []
-        bound = self.part.doors.get(door, ()) if self.part.doors is not None else bind_all(endpoints)
-        for listening in bound:
-            context = make_tls() if make_tls is not None else None
-            listener = Listener(listening, serve, tls=context, log=self.log)
-            self._listeners.append(listener)
-            opened.append(Endpoint(listener.host, listener.port))
-        self.endpoints[door] = tuple(opened)
-
-    def _counter(self, limits: Reception | Retrieval) -> SessionCounter:
-        return SessionCounter(Admittance(self.part.of(limits.sessions), self.part.of(limits.sessions_per_address)))
-
-    def _tls(self) -> ssl.SSLContext:
-        return server_context(*self._certificate())
-
-    def _certificate(self) -> tuple[Path, Path]:
-        tls, folder = self.config.tls, self.config.data_dir
-        return tls.certificate or folder / SELF_SIGNED[0], tls.key or folder / SELF_SIGNED[1]
-
-    def _smtp(self, role: Role, counter: SessionCounter, *, implicit_tls: bool = False) -> Serve:
+    def _smtp(self, door_name: str, role: Role, *, implicit_tls: bool = False) -> Make:
         config = self.config
         tls_options = ServerOptions(
             hostname=config.hostname,
@@ -240,17 +247,17 @@ class House:
             auth_required=role is Role.SUBMISSION,
             max_recipients=config.reception.recipients,
         )
-        starttls = not implicit_tls and (config.tls.certificate is not None or self._certificate()[0].exists())
+        tls = None if implicit_tls else self.doors.tls(door_name)
         clear_options = replace(
             tls_options,
-            starttls=starttls,
+            starttls=tls is not None,
             auth_mechanisms=tls_options.auth_mechanisms if config.auth.allow_cleartext else (),
-            auth_after_tls=starttls and tls_options.auth_required and not config.auth.allow_cleartext,
+            auth_after_tls=tls is not None and tls_options.auth_required and not config.auth.allow_cleartext,
         )
         door = SmtpDoor(
             role=role,
             options=tls_options if implicit_tls else clear_options,
-            tls=self._tls() if starttls else None,
+            tls=tls,
             tls_options=tls_options,
             limits=SmtpLimits(
                 command_timeout_s=config.reception.command_timeout,
@@ -268,9 +275,9 @@ class House:
             trusted = self._is_trusted(stream.peer_address)
             return SmtpSession(stream, door, session=self._session_name(), trusted=trusted)
 
-        return lambda stream: self._run_session(stream, counter, session)
+        return session
 
-    def _pop3(self, counter: SessionCounter, *, implicit_tls: bool = False) -> Serve:
+    def _pop3(self, door_name: str, *, implicit_tls: bool = False) -> Make:
         config, limits = self.config, self.config.retrieval
         delay = self.login_delay
         tls_options = Pop3Options(
@@ -279,13 +286,13 @@ class House:
             login_delay_s=math.ceil(delay.delay_s) if delay is not None else None,
             implementation="Posthouse" if limits.implementation else None,
         )
-        stls = not implicit_tls and (config.tls.certificate is not None or self._certificate()[0].exists())
-        clear_options = replace(tls_options, stls=stls)
+        tls = None if implicit_tls else self.doors.tls(door_name)
+        clear_options = replace(tls_options, stls=tls is not None)
         if not config.auth.allow_cleartext:
             clear_options = replace(clear_options, offer_login=False, mechanisms=())
         door = Pop3Door(
             options=tls_options if implicit_tls else clear_options,
-            tls=self._tls() if stls else None,
+            tls=tls,
             tls_options=tls_options,
             limits=Pop3Limits(
                 idle_timeout_s=limits.idle_timeout,
@@ -305,11 +312,9 @@ class House:
         def session(stream: Stream) -> Pop3Session:
             return Pop3Session(stream, door, session=self._session_name())
 
-        return lambda stream: self._run_session(stream, counter, session)
+        return session
 
-    async def _run_session(
-        self, stream: Stream, counter: SessionCounter, make: Callable[[Stream], SmtpSession | Pop3Session]
-    ) -> None:
+    async def _run_session(self, door: str, stream: Stream) -> None:
         """One connection from accept to close. Whatever goes wrong in it stays in it: the house goes on."""
         address = stream.peer_address
         self._sessions.add(stream)
@@ -317,14 +322,7 @@ class House:
             # It was in the backlog, or in a handshake, when the others were told.
             stream.interrupt()
         try:
-            session = make(stream)
-            if not counter.enter(address):
-                await session.refuse_service()
-                return
-            try:
-                await session.run()
-            finally:
-                counter.leave(address)
+            await self._makers[door](stream).run()
         except Exception:
             self.log.exception("session broke", peer=address)
             stream.abort()
@@ -332,19 +330,20 @@ class House:
             self._sessions.discard(stream)
             self._sessions_changed.set()
 
+    async def _refuse_session(self, door: str, stream: Stream) -> None:
+        """One session too many."""
+        try:
+            await self._makers[door](stream).refuse_service()
+        except Exception:
+            self.log.exception("session broke", peer=stream.peer_address)
+
     def _session_name(self) -> str:
         return self.world.random.octets(4).hex()
 
     def _is_trusted(self, address: str) -> bool:
-        networks = self.config.reception.trusted_networks
-        if not networks:
-            return False
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            # A peer that has gone already has no address any more.
-            return False
-        return any(parsed in network for network in networks)
+        reception = self.config.reception
+        # A proxy that names nobody speaks for anybody.
+        return is_among(address, reception.trusted_networks) and not is_among(address, reception.proxy_from)
 
     async def _sweep(self) -> None:
         while True:
@@ -365,8 +364,7 @@ class House:
 
     async def _end_sessions(self, attempts: list[asyncio.Task[None]]) -> None:
         """Close the doors, tell idle sessions, give the others and the attempts under way GRACE_S."""
-        for listener in self._listeners:
-            listener.stop()
+        self.doors.stop()
         self.runner.stop()
         for stream in tuple(self._sessions):
             stream.interrupt()
@@ -386,8 +384,7 @@ class House:
                 attempt.cancel()
 
     async def _close(self) -> None:
-        for listener in self._listeners:
-            listener.stop()
+        self.doors.stop()
         if hasattr(self, "authenticator"):
             self.authenticator.close()
             try:
@@ -401,35 +398,6 @@ class House:
         if self._serve_lock >= 0:
             os.close(self._serve_lock)
             self._serve_lock = -1
-
-
-def bind_doors(config: Config) -> dict[str, tuple[socket.socket, ...]]:
-    """Listening sockets for every door of the configuration. Raises PortTaken, with none left open."""
-    listen = config.listen
-    doors = ("smtp", "submission", "submissions", "pop3", "pop3s")
-    bound: dict[str, tuple[socket.socket, ...]] = {}
-    try:
-        for door in doors:
-            bound[door] = bind_all(getattr(listen, door))
-    except BaseException:
-        for sockets in bound.values():
-            for opened in sockets:
-                opened.close()
-        raise
-    return bound
-
-
-def bind_all(endpoints: tuple[Endpoint, ...]) -> tuple[socket.socket, ...]:
-    """A bound socket for each. Raises PortTaken, with none left open."""
-    bound: list[socket.socket] = []
-    try:
-        for endpoint in endpoints:
-            bound.append(bind(endpoint.host, endpoint.port))
-    except BaseException:
-        for opened in bound:
-            opened.close()
-        raise
-    return tuple(bound)
 
 
 def _identity_rules(config: Config) -> IdentityRules:

@@ -31,6 +31,8 @@ from pydantic.fields import FieldInfo
 from posthouse.mail.address import Address, AddressError, parse_address, parse_domain
 
 ENVIRONMENT_KEY = "POSTHOUSE_CONFIG"
+RESTART_KEYS = ("listen", "data_dir", "storage", "workers")
+"""What a running house cannot change."""
 SEARCHED = (Path("posthouse.toml"), Path("/etc/posthouse/posthouse.toml"))
 
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)\Z")
@@ -118,6 +120,13 @@ def _domain(value: object) -> str:
         raise ValueError(f"{value!r} is not a host name: {exc}") from exc
 
 
+def _host_pattern(value: object) -> str:
+    """A host name, or `*.` and a domain."""
+    if isinstance(value, str) and value.startswith("*."):
+        return "*." + _domain(value[2:])
+    return _domain(value)
+
+
 def _address(value: object) -> Address | None:
     if value is None or isinstance(value, Address):
         return value
@@ -166,11 +175,29 @@ class Listen(_Section):
     pop3s: tuple[ListenEndpoint, ...] = ()
 
 
+class TlsName(_Section):
+    """The certificate for clients that ask for this name; `*.example.org` is for one more label."""
+
+    host: Annotated[str, BeforeValidator(_host_pattern)]
+    certificate: FilePath
+    key: FilePath
+
+
 class Tls(_Section):
     """The certificate and key, PEM. Absent: the self-signed pair that `init` makes in data_dir."""
 
     certificate: FilePath | None = None
     key: FilePath | None = None
+    names: tuple[TlsName, ...] = ()
+
+    @field_validator("names")
+    @classmethod
+    def _once(cls, names: tuple[TlsName, ...]) -> tuple[TlsName, ...]:
+        hosts = [name.host for name in names]
+        for host in hosts:
+            if hosts.count(host) > 1:
+                raise ValueError(f"{host!r} has two certificates")
+        return names
 
 
 class Storage(_Section):
@@ -204,6 +231,7 @@ class Reception(_Section):
     """Limits and trust at the SMTP doors."""
 
     trusted_networks: tuple[Network, ...] = ()
+    proxy_from: tuple[Network, ...] = ()
     message_size_octets: Count = Field(default=52_428_800, ge=65_536)
     recipients: Count = Field(default=1000, ge=100)
     sessions: Count = Field(default=2000, ge=1)
@@ -216,6 +244,7 @@ class Reception(_Section):
 class Retrieval(_Section):
     """Limits at the POP3 doors."""
 
+    proxy_from: tuple[Network, ...] = ()
     sessions: Count = Field(default=2000, ge=1)
     sessions_per_address: Count = Field(default=100, ge=1)
     idle_timeout: Duration = 600.0
@@ -301,23 +330,28 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _safe(self) -> Config:
-        if "." not in self.hostname and not self.hostname.startswith("["):
-            raise ValueError(f"hostname {self.hostname!r} is not a full name such as mx.example.org")
-        if self.hostname.rpartition(".")[2].isdigit():
-            raise ValueError(f"hostname {self.hostname!r} is an IP address; write [{self.hostname}]")
-        if self.auth.scram_for_passwords and not self.auth.scram:
-            raise ValueError("auth.scram_for_passwords needs auth.scram")
-        if self.auth.slowing_longest < self.auth.slowing_delay:
-            raise ValueError("auth.slowing_longest is shorter than auth.slowing_delay")
-        if self.auth.slowing_longest > LONGEST_SLOWING_S:
-            raise ValueError("auth.slowing_longest is above 30s, in which mail programs give up")
-        if self.auth.allow_cleartext:
-            for endpoint in (*self.listen.submission, *self.listen.pop3):
-                if not endpoint.is_loopback:
-                    raise ValueError(
-                        f"auth.allow_cleartext would send passwords in clear over {endpoint}; listen on 127.0.0.1"
-                    )
+        _check_together(self)
         return self
+
+
+def _check_together(config: Config) -> None:
+    """What does not go together. Raises ValueError."""
+    if "." not in config.hostname and not config.hostname.startswith("["):
+        raise ValueError(f"hostname {config.hostname!r} is not a full name such as mx.example.org")
+    if config.hostname.rpartition(".")[2].isdigit():
+        raise ValueError(f"hostname {config.hostname!r} is an IP address; write [{config.hostname}]")
+    if config.auth.scram_for_passwords and not config.auth.scram:
+        raise ValueError("auth.scram_for_passwords needs auth.scram")
+    if config.auth.slowing_longest < config.auth.slowing_delay:
+        raise ValueError("auth.slowing_longest is shorter than auth.slowing_delay")
+    if config.auth.slowing_longest > LONGEST_SLOWING_S:
+        raise ValueError("auth.slowing_longest is above 30s, in which mail programs give up")
+    if config.auth.allow_cleartext:
+        for endpoint in (*config.listen.submission, *config.listen.pop3):
+            if not endpoint.is_loopback:
+                raise ValueError(
+                    f"auth.allow_cleartext would send passwords in clear over {endpoint}; listen on 127.0.0.1"
+                )
 
 
 def find(path: Path | None) -> Path:
@@ -357,8 +391,29 @@ def parse(table: dict[str, Any], path: Path) -> Config:
     certificate, key = config.tls.certificate, config.tls.key
     if (certificate is None) != (key is None):
         raise ConfigError(f"{path}: tls.certificate and tls.key belong together: give both or neither")
-    tls = Tls(certificate=folder / certificate if certificate else None, key=folder / key if key else None)
+    tls = Tls(
+        certificate=folder / certificate if certificate else None,
+        key=folder / key if key else None,
+        names=tuple(
+            TlsName(host=name.host, certificate=folder / name.certificate, key=folder / name.key)
+            for name in config.tls.names
+        ),
+    )
     return config.model_copy(update={"data_dir": folder / config.data_dir, "tls": tls})
+
+
+def reloaded(current: Config, fresh: Config) -> tuple[Config, tuple[str, ...]]:
+    """What a running house makes of a file read again, and the changed keys that only a restart can follow.
+
+    Raises ConfigError where what stays and what is new do not go together.
+    """
+    ignored = tuple(key for key in RESTART_KEYS if getattr(current, key) != getattr(fresh, key))
+    kept = fresh.model_copy(update={key: getattr(current, key) for key in ignored})
+    try:
+        _check_together(kept)
+    except ValueError as exc:
+        raise ConfigError(f"{' and '.join(ignored)} cannot change before a restart, and so {exc}") from exc
+    return kept, ignored
 
 
 def _one_line(text: str) -> str:

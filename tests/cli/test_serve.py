@@ -61,6 +61,26 @@ def test_a_signal_ends_it_gracefully(furnished: Command, number: int) -> None:
         assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sighup_reads_the_file_again(furnished: Command, workers: int) -> None:
+    file = furnished.folder / "posthouse.toml"
+    file.write_text(f"workers = {workers}\n{CONFIG}")
+    with served(furnished.folder) as (process, opened):
+        assert process.stderr is not None
+        file.write_text("hostnme = 5")
+        process.send_signal(signal.SIGHUP)
+        told = json.loads(process.stderr.readline())
+        assert told["event"].startswith("configuration not reloaded")
+        assert "did you mean hostname" in told["reason"]
+        file.write_text(f"workers = {workers}\n{CONFIG.replace('mx.here.test', 'mx.there.test')}")
+        process.send_signal(signal.SIGHUP)
+        for _worker in range(workers):
+            assert json.loads(process.stderr.readline())["event"] == "configuration reloaded"
+        client = poplib.POP3("127.0.0.1", pop3_port(opened), timeout=20)
+        assert b"mx.there.test" in client.getwelcome()
+        client.close()
+
+
 def test_commands_take_effect_in_a_running_house_at_once(furnished: Command) -> None:
     with served(furnished.folder) as (_process, opened):
         port = pop3_port(opened)

@@ -21,11 +21,12 @@ SRC = Path(__file__).parents[2] / "src"
 class ServedHouse:
     """A folder with a house in it; `start` and `kill` as often as wanted. `ports` are of the last start."""
 
-    def __init__(self, folder: Path, people: tuple[str, ...], more: str = "") -> None:
+    def __init__(self, folder: Path, people: tuple[str, ...], more: str = "", doors: tuple[str, ...] = DOORS) -> None:
         self.folder = folder
+        self._doors = doors
         self.ports: dict[str, int] = {}
         self._process: subprocess.Popen[str] | None = None
-        listen = "\n".join(f'{door} = ["127.0.0.1:0"]' for door in DOORS)
+        listen = "\n".join(f'{door} = ["127.0.0.1:0"]' for door in doors)
         (folder / "posthouse.toml").write_text(
             f'hostname = "mx.here.test"\ndata_dir = "."\n[listen]\n{listen}\n[auth]\nallow_cleartext = true\n{more}\n'
         )
@@ -51,7 +52,7 @@ class ServedHouse:
             said.append(line)
             event = json.loads(line) if line.startswith("{") else {}
             if event.get("event") == "house open":
-                self.ports = {door: int(event[door].rpartition(":")[2]) for door in DOORS}
+                self.ports = {door: int(event[door].rpartition(":")[2]) for door in self._doors}
                 break
         else:
             self._process = None

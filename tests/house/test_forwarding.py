@@ -64,9 +64,11 @@ def story(house: RunningHouse, forward_path: str) -> str:
     return house.ask(ask)
 
 
-def maildrop(house: RunningHouse, login: str) -> list[tuple[str, int, bytes]]:
-    """(UIDL, size in octets, content) of each entry."""
+def maildrop(house: RunningHouse, login: str, *, utf8: bool = False) -> list[tuple[str, int, bytes]]:
+    """(UIDL, size in octets, content) of each entry; internationalised mail as it is only with `utf8` (RFC 6856)."""
     client = poplib.POP3("127.0.0.1", house.ports["pop3"])
+    if utf8:
+        client.utf8()
     client.user(login)
     client.pass_(PASSWORD)
     uidls = [line.split()[1].decode() for line in client.uidl()[1]]

@@ -142,7 +142,7 @@ def test_internationalised_mail_goes_from_house_to_house(tmp_path: Path, there: 
         with submit(here, f"MAIL FROM:<{ADA}> SMTPUTF8 BODY=8BITMIME", "RCPT TO:<δοκιμή@there.test>") as wire:
             stored(wire.content("Subject: Grüße\r\n\r\nδοκιμή\r\n".encode()))
         until_served(here)
-    ((_, _, octets),) = maildrop(there, "δοκιμή@there.test")
+    ((_, _, octets),) = maildrop(there, "δοκιμή@there.test", utf8=True)
     assert octets.endswith("Subject: Grüße\r\n\r\nδοκιμή\r\n".encode())
 
 

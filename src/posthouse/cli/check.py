@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from posthouse.cli.check_certificates import certificates
 from posthouse.cli.common import (
     ConfigOption,
     JsonOption,
@@ -19,27 +20,15 @@ from posthouse.cli.common import (
     print_json,
     print_rows,
     require_writable,
-    user_name,
 )
+from posthouse.cli.findings import NOTE, OK, PROBLEM, Finding
 from posthouse.mail.address import Address
-from posthouse.mail.words import count, duration
+from posthouse.mail.words import count
 from posthouse.storage.errors import StorageError
 
 if TYPE_CHECKING:
     from posthouse.config import Config, Endpoint
     from posthouse.storage.interfaces import Storage
-
-OK, NOTE, PROBLEM = "ok", "note", "problem"
-EXPIRES_SOON_S = 14 * 86400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `state` is ok, note or problem; `text` says what mends a problem."""
-
-    check: str
-    state: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +54,7 @@ def check(config: ConfigOption = None, json: JsonOption = False) -> None:
     # Ports first: those below 1024 may be opened by root only, and root is given up for what follows.
     served = is_served(loaded)
     findings = [Finding("configuration", OK, f"for {loaded.hostname}"), *_ports(loaded, served)]
-    findings += _certificate(loaded)
+    findings += certificates(loaded)
     domains: tuple[str, ...] = ()
     try:
         become_owner(loaded.data_dir)
@@ -138,45 +127,6 @@ def port_advice(problem: Exception) -> str:
     """What to do about a port that cannot be opened."""
     first = "; end that one, or" if "listens there already" in str(problem) else "; otherwise"
     return f"{first} change [listen] in the configuration"
-
-
-def _certificate(config: Config) -> Iterator[Finding]:
-    import time
-
-    from posthouse.app import SELF_SIGNED
-    from posthouse.net.tls import CertificateUnusable, server_context
-
-    own = config.tls.certificate is None
-    certificate = config.tls.certificate or config.data_dir / SELF_SIGNED[0]
-    key = config.tls.key or config.data_dir / SELF_SIGNED[1]
-    if own and not certificate.exists() and not (config.listen.submissions or config.listen.pop3s):
-        yield Finding("certificate", NOTE, "there is none, so no TLS is offered; name one in [tls]")
-        return
-    try:
-        server_context(certificate, key)
-    except CertificateUnusable as exc:
-        yield Finding("certificate", PROBLEM, f"{exc}; name a certificate and its key in [tls]")
-        return
-    except PermissionError as exc:
-        yield Finding("certificate", PROBLEM, f"{exc.filename or certificate} cannot be read by {user_name()}")
-        return
-    expires_at = _expires_at(certificate.read_bytes())
-    left = expires_at - time.time()
-    if left <= 0:
-        yield Finding("certificate", PROBLEM, f"{certificate} expired {duration(-left)} ago; renew it")
-    elif left < EXPIRES_SOON_S:
-        yield Finding("certificate", NOTE, f"{certificate} expires in {duration(left)}; renew it")
-    else:
-        yield Finding("certificate", OK, f"{certificate} is good for {duration(left)}")
-    if own:
-        text = "it is self-signed: other houses encrypt with it, mail programs warn; name one of a CA in [tls]"
-        yield Finding("certificate", NOTE, text)
-
-
-def _expires_at(pem: bytes) -> float:
-    from cryptography import x509
-
-    return x509.load_pem_x509_certificates(pem)[0].not_valid_after_utc.timestamp()
 
 
 async def _store(config: Config) -> tuple[list[Finding], tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from posthouse.workers import Part
 
 CONFIG_NAME = "posthouse.toml"
+DESCRIPTORS = 65_536
 
 _TEMPLATE = """\
 # The configuration of this house. Relative paths are relative to this file.
@@ -186,7 +188,7 @@ def serve(
     until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
     worker: Annotated[str | None, typer.Option("--worker", hidden=True)] = None,
 ) -> None:
-    """Run the house; SIGTERM or Ctrl-C ends it gracefully."""
+    """Run the house; SIGTERM or Ctrl-C ends it, SIGHUP reloads it."""
     import asyncio
 
     import uvloop
@@ -194,15 +196,24 @@ def serve(
     from posthouse.workers import Part
 
     loaded = load_config(config)
+    _take_descriptors()
     part = Part.from_argument(worker) if worker is not None else Part()
     if worker is not None or not _needs_root(loaded):
         become_owner(loaded.data_dir)
     require_writable(loaded.data_dir)
     until_eof = until_eof or worker is not None
     alone = loaded.workers == 1 or worker is not None
-    running = _serve(loaded, part, until_eof=until_eof) if alone else _lead(loaded, config, until_eof=until_eof)
+    running = _serve(loaded, part, config, until_eof=until_eof) if alone else _lead(loaded, config, until_eof=until_eof)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(running)
+
+
+def _take_descriptors() -> None:
+    """As many open files as this process may have: the usual limit of 1024 is less than our sessions."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _needs_root(config: Config) -> bool:
@@ -211,9 +222,12 @@ def _needs_root(config: Config) -> bool:
     return any(0 < endpoint.port < 1024 for door in doors for endpoint in door)
 
 
-async def _serve(config: Config, part: Part, *, until_eof: bool) -> None:
+async def _serve(config: Config, part: Part, path: Path | None, *, until_eof: bool) -> None:
     """The house in this process: all of it, or one worker's part."""
+    import asyncio
+
     from posthouse.app import House
+    from posthouse.config import find, load
     from posthouse.log import make_log
     from posthouse.workers import READY
 
@@ -227,8 +241,11 @@ async def _serve(config: Config, part: Part, *, until_eof: bool) -> None:
             os.write(sys.stdout.fileno(), READY)
 
     _on_signals(house.stop, until_eof=until_eof)
+    # Named now: another one may stand in the usual places when it is read again.
+    file = find(path).absolute()
     with _told():
         await house.start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: house.reload(lambda: load(file)))
     await house.serve(ready)
     if part.count == 1:
         log.info("house closed")
@@ -236,8 +253,10 @@ async def _serve(config: Config, part: Part, *, until_eof: bool) -> None:
 
 async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
     """The parent of the house's worker processes."""
-    from posthouse.app import bind_doors
-    from posthouse.config import Endpoint, find
+    import asyncio
+
+    from posthouse.config import ConfigError, Endpoint, find, load
+    from posthouse.doors import bind_doors
     from posthouse.log import make_log
     from posthouse.workers import WorkerFailed, Workers, lock_folder
 
@@ -248,6 +267,17 @@ async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
     command = (sys.executable, "-m", "posthouse.cli", "serve", "--config", str(find(path)))
     workers = Workers(command, config.workers, doors, log)
     _on_signals(workers.stop, until_eof=until_eof)
+
+    def reload() -> None:
+        """Each worker reads the file; one that is wrong is told once, here."""
+        try:
+            load(find(path))
+        except ConfigError as exc:
+            log.error("configuration not reloaded; the one before stays in use", reason=str(exc))
+        else:
+            workers.send(signal.SIGHUP)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     shown = _shown(
         {door: tuple(Endpoint(*opened.getsockname()[:2]) for opened in sockets) for door, sockets in doors.items()}
     )

@@ -77,6 +77,13 @@ class QueueRunner:
         self._clock_checked_at = -math.inf
         self._stopping = False
 
+    def configure(self, relay: Relay, bouncer: Bouncer, schedule: RetrySchedule, limits: RunnerLimits) -> None:
+        """Go on with these; attempts under way end as they began."""
+        self._relay = relay
+        self._bouncer = bouncer
+        self._schedule = schedule
+        self._limits = limits
+
     async def run(self) -> None:
         """Claim and attempt until `stop` and the messages under way have ended."""
         async with asyncio.TaskGroup() as group:

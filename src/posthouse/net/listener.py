@@ -4,74 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
+import math
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from functools import lru_cache
 
 from posthouse.log import Log
+from posthouse.net.arrival import HANDSHAKE_TIMEOUT_S as HANDSHAKE_TIMEOUT_S
+from posthouse.net.arrival import Threshold, is_among, open_stream, proxy_header
 from posthouse.net.outbox import Outbox
-from posthouse.net.stream import Stream
+from posthouse.net.proxy import UNNAMED, ProxyHeader, ProxyHeaderError
+from posthouse.net.stream import Stream, ip_address_of
 
 BACKLOG = 1024
-HANDSHAKE_TIMEOUT_S = 30.0
+ACCEPTS_PER_TURN = 32
+"""Others have their turn after so many new connections."""
+REST_S = 0.2
+"""How long no connection is accepted when there are no descriptors left; meanwhile they wait in the backlog."""
+TELL_EVERY_S = 60.0
 
 Serve = Callable[[Stream], Awaitable[None]]
 
 
 class PortTaken(Exception):
     """A door cannot be opened; the message names the address and the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class Admittance:
-    """How many sessions may be open at a door's service, in all and from one address (IPv6: one /64)."""
-
-    sessions: int
-    sessions_per_address: int
-
-
-class SessionCounter:
-    """Counts open sessions of one service over all its doors."""
-
-    def __init__(self, admittance: Admittance) -> None:
-        self.admittance = admittance
-        self.open = 0
-        self._by_network: Counter[str] = Counter()
-
-    def enter(self, address: str) -> bool:
-        """Count one more session, or say that it is too many; then `leave` must not be called."""
-        network = _network(address)
-        if self.open >= self.admittance.sessions:
-            return False
-        if self._by_network[network] >= self.admittance.sessions_per_address:
-            return False
-        self.open += 1
-        self._by_network[network] += 1
-        return True
-
-    def leave(self, address: str) -> None:
-        network = _network(address)
-        self.open -= 1
-        self._by_network[network] -= 1
-        if not self._by_network[network]:
-            del self._by_network[network]
-
-
-@lru_cache(maxsize=4096)
-def _network(address: str) -> str:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.IPv6Network((parsed, 64), strict=False))
-    return address
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -104,71 +60,188 @@ def _reason(error: OSError) -> str:
 
 
 class Listener:
-    """One door. Connections become tasks of `group`; a session that fails never cancels its siblings."""
+    """One door. Connections become tasks of `group`; a session that fails never cancels its siblings.
+
+    `threshold` may be replaced at any time: each new connection takes the one of its moment.
+    """
 
     def __init__(
-        self, listening: socket.socket, serve: Serve, *, tls: ssl.SSLContext | None = None, log: Log | None = None
+        self,
+        listening: socket.socket,
+        serve: Serve,
+        *,
+        refuse: Serve | None = None,
+        threshold: Threshold | None = None,
+        log: Log | None = None,
     ) -> None:
+        """`refuse` turns away in clear who is one session too many; over TLS, the connection is just closed."""
+        self.threshold = threshold or Threshold()
         self._socket = listening
         self._serve = serve
-        self._tls = tls
+        self._refuse = refuse
         self._log = log
-        self._server: asyncio.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._outbox: Outbox | None = None
+        self._resting: asyncio.TimerHandle | None = None
+        self._shortage_told_at = -math.inf
+        self._arriving: set[asyncio.Task[None]] = set()
         host, port = listening.getsockname()[:2]
         self.host: str = host
         self.port: int = port
 
     async def start(self, group: asyncio.TaskGroup) -> None:
         """Accept connections from now on."""
-        loop = asyncio.get_running_loop()
-
-        outbox = Outbox(loop)
-
-        def connected() -> Stream:
-            return _ServedStream(lambda stream: self._begin(group, stream), outbox)
-
-        handshake = HANDSHAKE_TIMEOUT_S if self._tls is not None else None
-        self._server = await loop.create_server(
-            connected, sock=self._socket, backlog=BACKLOG, ssl=self._tls, ssl_handshake_timeout=handshake
-        )
+        self._loop, self._group = asyncio.get_running_loop(), group
+        self._outbox = Outbox(self._loop)
+        self._socket.listen(BACKLOG)
+        self._loop.add_reader(self._socket, self._accept)
 
     def stop(self) -> None:
-        """Accept no more; open sessions go on."""
-        if self._server is not None:
-            self._server.close()
-        else:
-            self._socket.close()
+        """Accept no more; open sessions go on, who is not that far yet is turned away."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket)
+            self._loop = None
+        if self._resting is not None:
+            self._resting.cancel()
+        self._socket.close()
+        for task in tuple(self._arriving):
+            task.cancel()
 
-    def _begin(self, group: asyncio.TaskGroup, stream: Stream) -> None:
-        session = self._run(stream)
+    def _accept(self) -> None:
+        for _turn in range(ACCEPTS_PER_TURN):
+            try:
+                connection, name = self._socket.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as exc:
+                # Others are errors of one connection that has gone again (accept(2)).
+                if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._rest(exc)
+                    return
+                continue
+            connection.setblocking(False)
+            self._begin(connection, ip_address_of(name))
+
+    def _rest(self, error: OSError) -> None:
+        """There is no room for another connection: leave them in the backlog for a moment."""
+        assert self._loop is not None
+        self._loop.remove_reader(self._socket)
+        self._resting = self._loop.call_later(REST_S, self._resume)
+        now = self._loop.time()
+        if self._log is not None and now - self._shortage_told_at >= TELL_EVERY_S:
+            self._shortage_told_at = now
+            text = "raise the limit of open files, or lower the limits of sessions"
+            self._log.error("no connection can be accepted", port=self.port, reason=error.strerror, mend=text)
+
+    def _resume(self) -> None:
+        if self._loop is not None:
+            self._loop.add_reader(self._socket, self._accept)
+
+    def _begin(self, connection: socket.socket, address: str) -> None:
+        assert self._group is not None
+        session = self._run(connection, address)
         try:
-            group.create_task(session)
+            task = self._group.create_task(session)
         except RuntimeError:
             # The group is closing: whoever connected in the last moment is turned away.
             session.close()
-            stream.abort()
+            connection.close()
+            return
 
-    async def _run(self, stream: Stream) -> None:
+        def left(task: asyncio.Task[None]) -> None:
+            self._arriving.discard(task)
+            # Who did not become a session; a task that was cancelled before its first step has closed nothing.
+            connection.close()
+
+        self._arriving.add(task)
+        task.add_done_callback(left)
+
+    async def _run(self, connection: socket.socket, address: str) -> None:
         try:
-            await self._serve(stream)
+            await self._arrive(connection, address)
         except Exception:  # noqa: BLE001
             # Sessions catch their own errors; this is for bugs in what is around them.
             if self._log is not None:
-                self._log.exception("session failed", peer=stream.peer_address)
+                self._log.exception("session failed", peer=address)
+
+    async def _arrive(self, connection: socket.socket, address: str) -> None:
+        """Over the threshold, and into the session."""
+        threshold = self.threshold
+        ends = UNNAMED
+        if is_among(address, threshold.proxies):
+            found = await self._proxied(connection, address)
+            if found is None:
+                return
+            ends = found
+        peer, sessions = ends.peer or address, threshold.sessions
+        if sessions is not None and not sessions.enter(peer):
+            await self._turn_away(connection, threshold, peer)
+            return
+        try:
+            stream = await self._open(connection, threshold, peer, ends.local)
+            if stream is not None:
+                self._has_arrived()
+                await _closing(stream, self._serve)
         finally:
-            # Nothing after a session may hold its descriptor; one that closed itself is gone already.
-            stream.abort()
+            if sessions is not None:
+                sessions.leave(peer)
+
+    def _has_arrived(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._arriving.discard(task)
+
+    async def _proxied(self, connection: socket.socket, address: str) -> ProxyHeader | None:
+        """The PROXY header; None when it is not right."""
+        reason = "it did not come in time"
+        try:
+            return await proxy_header(connection)
+        except TimeoutError:
+            pass
+        except ProxyHeaderError as exc:
+            reason = str(exc)
+        except OSError as exc:
+            reason = exc.strerror or str(exc)
+        if self._log is not None:
+            self._log.warning("PROXY header refused", proxy=address, reason=reason)
+        return None
+
+    async def _open(
+        self, connection: socket.socket, threshold: Threshold, peer: str, local: str | None
+    ) -> Stream | None:
+        """The stream; None when the peer has gone, or the handshake failed."""
+        assert self._outbox is not None
+        try:
+            return await open_stream(connection, threshold, self._outbox, peer_address=peer, local_address=local)
+        except OSError as exc:
+            if self._log is not None and threshold.tls is not None:
+                self._log.info("TLS handshake failed", peer=peer, port=self.port, reason=_failure(exc))
+            return None
+
+    async def _turn_away(self, connection: socket.socket, threshold: Threshold, peer: str) -> None:
+        """One session too many. A handshake just to say so would cost more than the session."""
+        if self._log is not None:
+            self._log.info("too many sessions", peer=peer, port=self.port)
+        if threshold.tls is not None or self._refuse is None:
+            return
+        stream = await self._open(connection, threshold, peer, None)
+        if stream is not None:
+            await _closing(stream, self._refuse)
 
 
-class _ServedStream(Stream):
-    """A stream that starts its session when the connection (and the TLS handshake) is made."""
+async def _closing(stream: Stream, serve: Serve) -> None:
+    """Nothing after a session may hold its descriptor; one that closed itself is gone already."""
+    try:
+        await serve(stream)
+    finally:
+        stream.abort()
 
-    def __init__(self, started: Callable[[Stream], object], outbox: Outbox) -> None:
-        super().__init__(outbox)
-        self._started = started
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        first = self._transport is None
-        super().connection_made(transport)
-        if first:
-            self._started(self)
+def _failure(error: OSError) -> str:
+    """Why a handshake failed, in a few words."""
+    # Only errors of OpenSSL have a reason.
+    reason = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else None
+    if isinstance(reason, str):
+        return reason.lower().replace("_", " ")
+    return error.strerror or str(error) or type(error).__name__

@@ -25,8 +25,13 @@ class Interrupted(Exception):
 class Stream(asyncio.Protocol):
     """Octets in and out of one connection, with back-pressure in both directions."""
 
-    def __init__(self, outbox: Outbox | None = None) -> None:
-        """With an `outbox`, short writes leave at the end of the loop's turn instead of at once."""
+    def __init__(
+        self, outbox: Outbox | None = None, *, peer_address: str | None = None, local_address: str | None = None
+    ) -> None:
+        """With an `outbox`, short writes leave at the end of the loop's turn instead of at once.
+
+        The addresses are given where they are known already, or are others than those of the socket (PROXY).
+        """
         self._outbox = outbox
         self._unsent: list[bytes] = []
         self._unsent_octets = 0
@@ -44,8 +49,8 @@ class Stream(asyncio.Protocol):
         self._close_waiter: asyncio.Future[None] | None = None
         self._deadline = Deadline(self._loop)
         self._upgrading = False
-        self._peer_address = ""
-        self._local_address = ""
+        self._peer_address = peer_address
+        self._local_address = local_address
 
     # What asyncio calls.
 
@@ -53,8 +58,8 @@ class Stream(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER_OCTETS, low=LOW_WATER_OCTETS)
         # Kept from the beginning: uvloop asks the socket each time, and a lost one has no peer.
-        self._peer_address = _address(self._transport.get_extra_info("peername"))
-        self._local_address = _address(self._transport.get_extra_info("sockname"))
+        if self._peer_address is None:
+            self._peer_address = ip_address_of(self._transport.get_extra_info("peername"))
 
     def data_received(self, data: bytes) -> None:
         self._chunks.append(data)
@@ -91,12 +96,14 @@ class Stream(asyncio.Protocol):
     @property
     def peer_address(self) -> str:
         """The peer's IP address, without scope, also when it is gone; "" for a socket that never had one."""
-        return self._peer_address
+        return self._peer_address or ""
 
     @property
     def local_address(self) -> str:
-        """Our IP address of this connection, likewise."""
-        return self._local_address
+        """Our IP address of this connection, likewise; "" when the connection is gone and nobody asked before."""
+        if self._local_address is None and self._transport is not None:
+            self._local_address = ip_address_of(self._transport.get_extra_info("sockname"))
+        return self._local_address or ""
 
     @property
     def is_tls(self) -> bool:
@@ -239,5 +246,6 @@ class Stream(asyncio.Protocol):
             self._reader.set_result(None)
 
 
-def _address(name: object) -> str:
+def ip_address_of(name: object) -> str:
+    """The address of a socket's name, without scope; "" where it has none."""
     return str(name[0]).partition("%")[0] if isinstance(name, tuple) else ""

@@ -1,4 +1,4 @@
-"""TLS contexts. TLS 1.2 and newer; one context for each service, so that no ticket crosses services."""
+"""TLS contexts: TLS 1.2 and newer, forward secrecy only. Which of them a client gets: `certificates`, `handshake`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ class CertificateUnusable(Exception):
     """The certificate or key cannot be used; the message names the file and says what to do."""
 
 
-def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """A context for one listening service. Raises CertificateUnusable."""
+TLS_1_2_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Forward secrecy and AEAD only (RFC 9325 §4.2); those of TLS 1.3 are all of that kind."""
+
+
+def server_context(certificate: Path, key: Path, protocols: tuple[str, ...] = ()) -> ssl.SSLContext:
+    """A context for one listening service, whose ALPN names are `protocols`. Raises CertificateUnusable."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_ciphers(TLS_1_2_SUITES)
+    if protocols:
+        context.set_alpn_protocols(protocols)
     try:
         # Without a password OpenSSL would ask for one on the terminal, and a server would hang.
         context.load_cert_chain(certificate, key, password="")

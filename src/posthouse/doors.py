@@ -1,0 +1,133 @@
+"""The doors of a house: their sockets, certificates and limits. What stands behind each is made by `app.py`.
+
+All but the sockets may change while the house runs; whoever is inside keeps what there was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from posthouse.config import Config, Endpoint, Reception, Retrieval
+from posthouse.log import Log
+from posthouse.mail.world import Clock
+from posthouse.net.arrival import Threshold
+from posthouse.net.certificates import Certificates, Pair, PairSet
+from posthouse.net.handshake import DoorContext
+from posthouse.net.listener import Listener, bind
+from posthouse.net.sessions import Admittance, SessionCounter
+from posthouse.net.stream import Stream
+from posthouse.workers import Part
+
+SELF_SIGNED = ("self-signed.crt", "self-signed.key")
+SERVICES = {
+    "smtp": ("smtp", "esmtp"),
+    "submission": ("smtp", "esmtp"),
+    "submissions": ("smtp", "esmtp"),
+    "pop3": ("pop3",),
+    "pop3s": ("pop3",),
+}
+"""The doors, and what clients that use ALPN call the service (RFC 7301; SMTP's names are those of Exim)."""
+IMPLICIT_TLS = ("submissions", "pop3s")
+POP3 = ("pop3", "pop3s")
+
+ServeDoor = Callable[[str, Stream], Awaitable[None]]
+
+
+class Doors:
+    """`prepare` before anything opens, `start` to open, `furnish` whenever the configuration was read again."""
+
+    def __init__(self, part: Part, clock: Clock, log: Log) -> None:
+        self.endpoints: dict[str, tuple[Endpoint, ...]] = {}
+        self._part = part
+        self._clock = clock
+        self._log = log
+        self._listeners: list[tuple[str, Listener]] = []
+        self._smtp = SessionCounter(Admittance(0, 0))
+        self._pop3 = SessionCounter(Admittance(0, 0))
+        self._certificates: Certificates | None = None
+        self._tls: dict[str, DoorContext] = {}
+
+    def use_certificates(self, config: Config) -> None:
+        """Read the certificates that a configuration names. Raises CertificateUnusable; nothing has changed then."""
+        pairs = certificate_pairs(config)
+        if pairs is None:
+            self._certificates, self._tls = None, {}
+        elif self._certificates is None:
+            self._certificates = Certificates(pairs, SERVICES, self._clock, self._log)
+            self._tls = {door: self._certificates.door(door) for door in SERVICES}
+        else:
+            self._certificates.configure(pairs)
+
+    def tls(self, door: str) -> DoorContext | None:
+        """The context of a door; None where the house has no certificate."""
+        return self._tls.get(door)
+
+    def bind(self, config: Config, serve: ServeDoor, refuse: ServeDoor) -> None:
+        """Bind every door before any of them opens, so that a taken port is told before mail is taken.
+
+        Raises PortTaken; `stop` closes what is bound then.
+        """
+        bound = self._part.doors if self._part.doors is not None else bind_doors(config)
+        for door in SERVICES:
+            listeners = [
+                Listener(listening, partial(serve, door), refuse=partial(refuse, door), log=self._log)
+                for listening in bound.get(door, ())
+            ]
+            self._listeners += [(door, listener) for listener in listeners]
+            self.endpoints[door] = tuple(Endpoint(listener.host, listener.port) for listener in listeners)
+
+    def furnish(self, config: Config) -> None:
+        """What whoever comes next has to pass."""
+        self._smtp.admittance = self._admittance(config.reception)
+        self._pop3.admittance = self._admittance(config.retrieval)
+        for door, listener in self._listeners:
+            listener.threshold = Threshold(
+                tls=self._tls[door] if door in IMPLICIT_TLS else None,
+                proxies=config.retrieval.proxy_from if door in POP3 else config.reception.proxy_from,
+                sessions=self._pop3 if door in POP3 else self._smtp,
+            )
+
+    async def start(self, group: asyncio.TaskGroup) -> None:
+        """Open them all."""
+        for _door, listener in self._listeners:
+            await listener.start(group)
+
+    def stop(self) -> None:
+        """Nobody comes in any more."""
+        for _door, listener in self._listeners:
+            listener.stop()
+
+    def _admittance(self, limits: Reception | Retrieval) -> Admittance:
+        return Admittance(self._part.of(limits.sessions), self._part.of(limits.sessions_per_address))
+
+
+def certificate_pairs(config: Config) -> PairSet | None:
+    """The certificates that a configuration names; None where there is none, and no door that needs one."""
+    tls, folder = config.tls, config.data_dir
+    named = {name.host: Pair(name.certificate, name.key) for name in tls.names}
+    if tls.certificate is not None and tls.key is not None:
+        return PairSet(Pair(tls.certificate, tls.key), named)
+    own = Pair(folder / SELF_SIGNED[0], folder / SELF_SIGNED[1])
+    if own.certificate.exists() or named or any(getattr(config.listen, door) for door in IMPLICIT_TLS):
+        return PairSet(own, named)
+    return None
+
+
+def bind_doors(config: Config) -> dict[str, tuple[socket.socket, ...]]:
+    """Listening sockets for every door of the configuration. Raises PortTaken, with none left open."""
+    bound: dict[str, tuple[socket.socket, ...]] = {}
+    opened: list[socket.socket] = []
+    try:
+        for door in SERVICES:
+            first = len(opened)
+            for endpoint in getattr(config.listen, door):
+                opened.append(bind(endpoint.host, endpoint.port))
+            bound[door] = tuple(opened[first:])
+    except BaseException:
+        for listening in opened:
+            listening.close()
+        raise
+    return bound

@@ -35,6 +35,7 @@ from posthouse.reception.session import SmtpDoor, SmtpLimits, SmtpSession
 from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
 from posthouse.storage.interfaces import Storage
 from posthouse.storage.sqlite.storage import SqliteStorage
+from posthouse.storage.upkeep import Migrated
 from posthouse.workers import Part, lock_folder
 
 SELF_SIGNED = ("self-signed.crt", "self-signed.key")
@@ -75,9 +76,13 @@ class World:
     resolver: Resolver | None = None
 
 
-async def open_storage(config: Config, world: World, *, create: bool = False) -> Storage:
-    """The storage engine that the configuration names."""
-    return await SqliteStorage.open(config.data_dir, clock=world.clock, random=world.random, create=create)
+async def open_storage(
+    config: Config, world: World, *, create: bool = False, on_migrated: Callable[[Migrated], None] | None = None
+) -> Storage:
+    """The storage engine that the configuration names. Without `on_migrated` an older database is refused."""
+    return await SqliteStorage.open(
+        config.data_dir, clock=world.clock, random=world.random, create=create, on_migrated=on_migrated
+    )
 
 
 class House:
@@ -100,7 +105,7 @@ class House:
         if self.part.doors is None:
             self._serve_lock = lock_folder(self.config.data_dir)
         try:
-            self.storage = await open_storage(self.config, self.world)
+            self.storage = await open_storage(self.config, self.world, on_migrated=self._tell_migrated)
         except BaseException:
             self._unlock()
             raise
@@ -311,6 +316,14 @@ class House:
                 await self.storage.sweep(self.world.clock.now())
             except Exception:
                 self.log.exception("sweep failed")
+
+    def _tell_migrated(self, migrated: Migrated) -> None:
+        self.log.warning(
+            "database migrated",
+            from_schema=migrated.before,
+            to_schema=migrated.after,
+            return_with=f"posthouse restore {migrated.snapshot}",
+        )
 
     async def _end_sessions(self, attempts: list[asyncio.Task[None]]) -> None:
         """Close the doors, tell idle sessions, give the others and the attempts under way GRACE_S."""

@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from posthouse.storage.sqlite import accept, directory, maildrops, settle, spool, sweep
-from posthouse.storage.sqlite.schema import migrations
+from posthouse.storage.sqlite.migrate import migrations
 
 HOT = {
     "due": spool._DUE,

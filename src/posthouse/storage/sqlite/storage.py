@@ -23,6 +23,7 @@ from posthouse.storage.sqlite.errors import storage_errors
 from posthouse.storage.sqlite.incarnation import Incarnation
 from posthouse.storage.sqlite.journey import SqliteJourney
 from posthouse.storage.sqlite.maildrops import SqliteMaildrops
+from posthouse.storage.sqlite.migrate import OnMigrated
 from posthouse.storage.sqlite.schema import open_database
 from posthouse.storage.sqlite.settle import write_settlement
 from posthouse.storage.sqlite.spool import SqliteSpool
@@ -78,9 +79,11 @@ class SqliteStorage:
         inline_writer: bool = False,
         create: bool = False,
         on_fatal: Callable[[str], None] = exit_now,
+        on_migrated: OnMigrated | None = None,
     ) -> SqliteStorage:
-        """Open the database in `data_dir`; only `create` makes a new one. Raises StorageDamaged, StorageBusy.
+        """Open the database in `data_dir`; only `create` makes a new one, only with `on_migrated` an older one changes.
 
+        Raises StorageDamaged, StorageOutdated, StorageFull, StorageBusy.
         `inline_writer`: no thread at all, each call commits before it returns. `on_fatal` must not return in a
         process that serves: it is called when nothing may be answered any more.
         """
@@ -90,7 +93,9 @@ class SqliteStorage:
         with storage_errors():
             if create:
                 disk.make_folder(data_dir)
-            connection = open_database(path, vfs=vfs, create=create, file_system=disk)
+            connection = open_database(
+                path, vfs=vfs, create=create, file_system=disk, now=clock.now(), on_migrated=on_migrated
+            )
             disk.make_folder(folder)
             disk.sync_folder(data_dir)
             incarnation = Incarnation(data_dir / "incarnations", random.octets(_INCARNATION_OCTETS).hex())

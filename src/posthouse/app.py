@@ -35,7 +35,7 @@ from posthouse.reception.session import SmtpDoor, SmtpLimits, SmtpSession
 from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
 from posthouse.storage.interfaces import Storage
 from posthouse.storage.sqlite.storage import SqliteStorage
-from posthouse.storage.upkeep import Migrated
+from posthouse.storage.upkeep import Migrated, Retention
 from posthouse.workers import Part, lock_folder
 
 SELF_SIGNED = ("self-signed.crt", "self-signed.key")
@@ -310,10 +310,14 @@ class House:
         return any(parsed in network for network in networks)
 
     async def _sweep(self) -> None:
+        journey = self.config.journey
+        retention = Retention(
+            journeys_s=journey.keep, refused_s=journey.refused_keep, refused_limit=journey.refused_limit
+        )
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             try:
-                await self.storage.sweep(self.world.clock.now())
+                await self.storage.sweep(self.world.clock.now(), retention)
             except Exception:
                 self.log.exception("sweep failed")
 

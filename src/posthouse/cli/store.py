@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def migrate(config: ConfigOption = None) -> None:
-    """Bring the database to this version, after a snapshot; posthouse serve does so too."""
+    """Bring the database to this version, after a snapshot."""
     import asyncio
 
     from posthouse.app import World, open_storage

@@ -16,6 +16,7 @@ from posthouse.mail.ids import AccountId, ContentId, QueueId, Uid
 from posthouse.mail.journey import JourneyEvent
 from posthouse.mail.maildrop import InUse, Listing, MaildropLock
 from posthouse.mail.spool import Claim, DueDestination, Settlement, SpoolRow
+from posthouse.storage.upkeep import Retention
 
 
 class Draft(Protocol):
@@ -202,8 +203,8 @@ class Storage(Protocol):
         """All of it in one durable transaction; False: the claim on one of the rows was lost, nothing was changed."""
         ...
 
-    async def sweep(self, now: float) -> None:
-        """Remove what nothing refers to any more; free claims of dead incarnations."""
+    async def sweep(self, now: float, retention: Retention | None = None) -> None:
+        """Remove what nothing refers to any more and journeys that are too old; free claims of dead incarnations."""
         ...
 
     async def close(self) -> None: ...

@@ -20,20 +20,25 @@ from posthouse.storage.sqlite.connection import DATABASE, forget
 from posthouse.storage.sqlite.content import SqliteContent, SqliteDraft
 from posthouse.storage.sqlite.directory import SqliteDirectory
 from posthouse.storage.sqlite.errors import storage_errors
+from posthouse.storage.sqlite.hold import SweepLock
 from posthouse.storage.sqlite.incarnation import Incarnation
 from posthouse.storage.sqlite.journey import SqliteJourney
 from posthouse.storage.sqlite.maildrops import SqliteMaildrops
 from posthouse.storage.sqlite.migrate import OnMigrated
+from posthouse.storage.sqlite.retention import sweep_journeys, sweep_refused
 from posthouse.storage.sqlite.schema import open_database
 from posthouse.storage.sqlite.settle import write_settlement
 from posthouse.storage.sqlite.spool import SqliteSpool
-from posthouse.storage.sqlite.sweep import sweep_messages, take_over_dead
+from posthouse.storage.sqlite.sweep import sweep_messages, sweep_orphans, take_over_dead
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.turn import WriterTurn
 from posthouse.storage.sqlite.writer import Batches, InlineWriter, ThreadWriter, Work, Writer, exit_now
+from posthouse.storage.upkeep import Retention
 
 LIGHT_ROWS = 16
 """Entries and spool rows that one piece of light work may write."""
+TIDY_EVERY_S = 3600.0
+"""How often a sweep looks for orphaned files and old journeys, which it reads through."""
 _INCARNATION_OCTETS = 8
 
 
@@ -59,6 +64,8 @@ class SqliteStorage:
         self._incarnation = incarnation
         self._clock = clock
         self._open = True
+        self._sweep_lock = SweepLock(content.folder.parent)
+        self._tidied_at: float | None = None
         self.content = content
         self.changes = LocalChanges()
         self.directory = SqliteDirectory(readers)
@@ -134,12 +141,18 @@ class SqliteStorage:
             self.changes.notify()
         return settled
 
-    async def sweep(self, now: float) -> None:
-        disk = self.content.file_system
-        folder = self.content.folder
-        if await take_over_dead(self._writer, self._readers, self._incarnation, folder, disk):
+    async def sweep(self, now: float, retention: Retention | None = None) -> None:
+        content, writer, readers = self.content, self._writer, self._readers
+        if await take_over_dead(writer, readers, self._incarnation, content):
             self.changes.notify()
-        await sweep_messages(self._writer, self._readers, folder, disk, now)
+        await sweep_messages(writer, readers, self._sweep_lock, content.folder, content.file_system, now)
+        if retention is not None:
+            await sweep_refused(writer, readers, retention, now)
+        if self._tidied_at is None or abs(now - self._tidied_at) >= TIDY_EVERY_S:
+            self._tidied_at = now
+            await sweep_orphans(readers, content, self._incarnation.name)
+            if retention is not None:
+                await sweep_journeys(writer, readers, retention, now)
 
     async def close(self) -> None:
         """Commit what was submitted, discard open drafts, release our claims. Safe to call twice."""
@@ -171,8 +184,7 @@ class SqliteStorage:
         now = self._clock.now()
         try:
             await self._writer.submit(lambda connection: self._incarnation.begin(connection, now))
-            disk = self.content.file_system
-            await take_over_dead(self._writer, self._readers, self._incarnation, self.content.folder, disk)
+            await take_over_dead(self._writer, self._readers, self._incarnation, self.content)
         except BaseException:
             self.abandon()
             raise

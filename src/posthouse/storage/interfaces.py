@@ -16,7 +16,7 @@ from posthouse.mail.ids import AccountId, ContentId, QueueId, Uid
 from posthouse.mail.journey import JourneyEvent
 from posthouse.mail.maildrop import InUse, Listing, MaildropLock
 from posthouse.mail.spool import Claim, DueDestination, Settlement, SpoolRow
-from posthouse.storage.upkeep import Retention
+from posthouse.storage.upkeep import Flaw, Retention, Tell, tell_nobody
 
 
 class Draft(Protocol):
@@ -205,6 +205,13 @@ class Storage(Protocol):
 
     async def sweep(self, now: float, retention: Retention | None = None) -> None:
         """Remove what nothing refers to any more and journeys that are too old; free claims of dead incarnations."""
+        ...
+
+    def check(self, tell: Tell = tell_nobody, *, mend: bool = False) -> AsyncGenerator[Flaw, None]:
+        """Look at every row and every content octet; others may write meanwhile.
+
+        `mend`: put right, once all was looked at, what follows from what is there (counters, claims of nobody).
+        """
         ...
 
     async def close(self) -> None: ...

@@ -100,14 +100,14 @@ def newer(connection: apsw.Connection, path: Path, schema: int, newest: int) -> 
     """The line that refuses a newer database."""
     applied = None
     if row(connection, "SELECT 1 FROM sqlite_schema WHERE name = 'migrations'") is not None:
-        applied = row(connection, "SELECT posthouse FROM migrations ORDER BY number DESC LIMIT 1")
-    program = f"posthouse {applied[0]}" if applied is not None else "a newer posthouse"
+        applied = row(connection, "SELECT posthouse FROM migrations WHERE number = ?", (schema,))
+    program = f"posthouse {applied[0]}" if applied is not None else "that one"
     snapshots = sorted(path.parent.glob(_SNAPSHOT.format(schema="[0-9]*", at="*")), key=lambda one: one.name[-25:])
     readable = [one for one in snapshots if int(one.name.split("-")[2]) <= newest]
     back = f", or go back to before the migration with: posthouse restore {readable[-1]}" if readable else ""
     return (
-        f"{path}: written by {program} (schema {schema}); this is posthouse {__version__}, which reads up to schema "
-        f"{newest}; install {program if applied is not None else 'that one'}{back}"
+        f"{path}: written by a newer version (schema {schema}); this is posthouse {__version__}, which reads up to "
+        f"schema {newest}; install {program}{back}"
     )
 
 

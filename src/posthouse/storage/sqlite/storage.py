@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import apsw
@@ -22,6 +22,7 @@ from posthouse.storage.sqlite.directory import SqliteDirectory
 from posthouse.storage.sqlite.errors import storage_errors
 from posthouse.storage.sqlite.hold import SweepLock
 from posthouse.storage.sqlite.incarnation import Incarnation
+from posthouse.storage.sqlite.integrity import Inspector, mend_claims, mend_counters, mend_messages
 from posthouse.storage.sqlite.journey import SqliteJourney
 from posthouse.storage.sqlite.maildrops import SqliteMaildrops
 from posthouse.storage.sqlite.migrate import OnMigrated
@@ -33,7 +34,7 @@ from posthouse.storage.sqlite.sweep import sweep_messages, sweep_orphans, take_o
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.turn import WriterTurn
 from posthouse.storage.sqlite.writer import Batches, InlineWriter, ThreadWriter, Work, Writer, exit_now
-from posthouse.storage.upkeep import Retention
+from posthouse.storage.upkeep import Flaw, Retention, Tell, tell_nobody
 
 LIGHT_ROWS = 16
 """Entries and spool rows that one piece of light work may write."""
@@ -153,6 +154,20 @@ class SqliteStorage:
             await sweep_orphans(readers, content, self._incarnation.name)
             if retention is not None:
                 await sweep_journeys(writer, readers, retention, now)
+
+    async def check(self, tell: Tell = tell_nobody, *, mend: bool = False) -> AsyncGenerator[Flaw, None]:
+        inspector = Inspector(self._readers, self.content, self._incarnation.name, tell)
+        async for flaw in inspector.flaws():
+            yield flaw
+        if not mend:
+            return
+        now = self._clock.now()
+        for folder in inspector.wrong_folders:
+            await self._writer.submit(lambda connection, folder=folder: mend_counters(connection, folder))  # type: ignore[misc]
+        if inspector.unlisted_messages:
+            await self._writer.submit(lambda connection: mend_messages(connection, inspector.unlisted_messages, now))
+        await self._writer.submit(mend_claims)
+        self.changes.notify()
 
     async def close(self) -> None:
         """Commit what was submitted, discard open drafts, release our claims. Safe to call twice."""

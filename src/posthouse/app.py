@@ -33,9 +33,11 @@ from posthouse.protocol.pop3_server import Pop3Options
 from posthouse.protocol.smtp_server import ServerOptions
 from posthouse.reception.session import SmtpDoor, SmtpLimits, SmtpSession
 from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
+from posthouse.storage.filesystem import RealFileSystem
 from posthouse.storage.interfaces import Storage
+from posthouse.storage.sqlite.restore import restore_backup, restore_snapshot
 from posthouse.storage.sqlite.storage import SqliteStorage
-from posthouse.storage.upkeep import Migrated, Retention
+from posthouse.storage.upkeep import Migrated, Restored, Retention, Tell
 from posthouse.workers import Part, lock_folder
 
 SELF_SIGNED = ("self-signed.crt", "self-signed.key")
@@ -83,6 +85,12 @@ async def open_storage(
     return await SqliteStorage.open(
         config.data_dir, clock=world.clock, random=world.random, create=create, on_migrated=on_migrated
     )
+
+
+def restore_storage(config: Config, world: World, source: Path, tell: Tell) -> Restored:
+    """Return to a backup (a folder) or to a snapshot (a file). The caller keeps `serve` away. Raises StorageError."""
+    restore = restore_backup if source.is_dir() else restore_snapshot
+    return restore(source, config.data_dir, now=world.clock.now(), disk=RealFileSystem(), tell=tell)
 
 
 class House:

@@ -17,7 +17,8 @@ INSERT INTO domains VALUES ('house.test');
 INSERT INTO accounts(login, login_key, created_at, scram_salt, scram_iterations)
     VALUES ('alice@house.test', 'alice@house.test', 1.0, x'00', 4096);
 INSERT INTO addresses VALUES ('alice@house.test', 'alice', 'house.test', 1);
-INSERT INTO contents(size_octets, sha256, octets) VALUES (4, x'00', CAST('mail' AS BLOB));
+INSERT INTO contents(size_octets, sha256, octets)
+    VALUES (4, x'00d8d3f11739d2f3537099982b4674c29fc59a8fda350fca1379613adbb09119', CAST('mail' AS BLOB));
 INSERT INTO messages VALUES ('01QUEUE', 1, 1.0, NULL, NULL, x'', NULL, NULL, 0, '7BIT', 2, 0, 0, 0, 0, NULL);
 INSERT INTO folders(account, name, uid_validity, next_uid, message_count, used_octets)
     VALUES (1, 'Inbox', 7, 2, 1, 4);

@@ -14,6 +14,7 @@ from posthouse.mail.world import Clock, Random
 from posthouse.storage.filesystem import FileSystem, RealFileSystem
 from posthouse.storage.sqlite.accept import Taken, insert_acceptance
 from posthouse.storage.sqlite.administration import SqliteAdministration
+from posthouse.storage.sqlite.backup import Backup
 from posthouse.storage.sqlite.changes import LocalChanges
 from posthouse.storage.sqlite.checkpoint import Checkpointer
 from posthouse.storage.sqlite.connection import DATABASE, forget
@@ -34,7 +35,7 @@ from posthouse.storage.sqlite.sweep import sweep_messages, sweep_orphans, take_o
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.turn import WriterTurn
 from posthouse.storage.sqlite.writer import Batches, InlineWriter, ThreadWriter, Work, Writer, exit_now
-from posthouse.storage.upkeep import Flaw, Retention, Tell, tell_nobody
+from posthouse.storage.upkeep import Flaw, Manifest, Order, Retention, Tell, tell_nobody
 
 LIGHT_ROWS = 16
 """Entries and spool rows that one piece of light work may write."""
@@ -57,7 +58,9 @@ class SqliteStorage:
         content: SqliteContent,
         clock: Clock,
         random: Random,
+        vfs: str | None,
     ) -> None:
+        self._vfs = vfs
         self._connection = connection
         self._checkpointer = checkpointer
         self._writer = writer
@@ -118,6 +121,7 @@ class SqliteStorage:
             content=SqliteContent(folder, incarnation.name, disk, readers),
             clock=clock,
             random=random,
+            vfs=vfs,
         )
         await storage._begin()
         return storage
@@ -168,6 +172,17 @@ class SqliteStorage:
             await self._writer.submit(lambda connection: mend_messages(connection, inspector.unlisted_messages, now))
         await self._writer.submit(mend_claims)
         self.changes.notify()
+
+    async def backup(self, target: Path, order: Order, tell: Tell = tell_nobody) -> Manifest:
+        work = Backup(
+            data_dir=self.content.folder.parent,
+            target=target,
+            vfs=self._vfs,
+            disk=self.content.file_system,
+            tell=tell,
+            now=self._clock.now(),
+        )
+        return await work.run(self._readers, self._sweep_lock, order, self._incarnation.name)
 
     async def close(self) -> None:
         """Commit what was submitted, discard open drafts, release our claims. Safe to call twice."""

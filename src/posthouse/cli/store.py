@@ -104,12 +104,13 @@ def _order(config: Config, file: Path) -> Order:
     from posthouse.app import SELF_SIGNED
 
     pair = {name: config.data_dir / name for name in SELF_SIGNED if (config.data_dir / name).is_file()}
-    theirs = (config.tls.certificate, config.tls.key)
-    return Order(
-        hostname=config.hostname,
-        house={CONFIG_NAME: file, **pair},
-        left_out=tuple(str(path) for path in theirs if path is not None),
-    )
+    left_out = [path for path in (config.tls.certificate, config.tls.key) if path is not None]
+    house = {CONFIG_NAME: file, **pair}
+    for name, path in [*house.items()]:
+        # Root may read what the owner of the store may not.
+        if not os.access(path, os.R_OK):
+            left_out.append(house.pop(name))
+    return Order(hostname=config.hostname, house=house, left_out=tuple(map(str, left_out)))
 
 
 def restore(

@@ -239,9 +239,10 @@ def write_out(files: dict[str, bytes | None], folder: Path) -> None:
     """Put a state that `Disk.after` gave into an empty folder."""
     for path, octets in sorted(files.items()):
         if octets is None:
-            (folder / path).mkdir()
+            (folder / path).mkdir(mode=0o700)
         else:
             (folder / path).write_bytes(octets)
+            (folder / path).chmod(0o600)
 
 
 def states(log: list[Operation], cuts: Iterable[PowerCut]) -> Iterator[tuple[PowerCut, dict[str, bytes | None]]]:

@@ -111,6 +111,16 @@ def test_a_full_disk_refuses_the_migration_before_anything_is_changed(tmp_path: 
     assert names(path) == {DATABASE}
 
 
+@pytest.mark.conformance("S27")
+def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
+    path = make_old(tmp_path)
+    (tmp_path / "migrate.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic links"):
+        bring_up(path, told=lambda _: pytest.fail("told"))
+    assert not (tmp_path / "victim").exists()
+    assert schema_and_mail(path) == (1, 1)
+
+
 def test_a_migration_that_fails_leaves_the_database_and_no_snapshot(tmp_path: Path) -> None:
     path = make_old(tmp_path)
     with pytest.raises(apsw.SQLError):

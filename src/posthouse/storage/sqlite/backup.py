@@ -71,11 +71,8 @@ class Backup:
 
     async def run(self, readers: Readers, lock: SweepLock, order: Order, name: str) -> Manifest:
         """Make it. Raises StorageError; then nothing of it is left."""
-        parent = self.target.parent
-        if not parent.is_dir():
-            raise StorageBusy(f"{parent} is not a folder; make it first: mkdir -p {parent}")
-        if _is_taken(self.target):
-            raise StorageBusy(f"{self.target} exists already; name a folder that does not")
+        with told_about(_FAILED, self.target):
+            _require_free(self.target)
         with told_about(_FAILED, self.target), self._partial(name) as partial:
             async with lock.held():
                 await readers.disk(lambda: self._copy_database(partial))
@@ -200,17 +197,24 @@ class Backup:
         return manifest
 
 
-def _is_taken(target: Path) -> bool:
-    return target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir())))
+def _require_free(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise StorageBusy(f"{target.parent} is not a folder; make it first: mkdir -p {target.parent}")
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise StorageBusy(f"{target} exists already; name a folder that does not")
 
 
 def _remove_ruins(target: Path) -> None:
-    """What backups that died left beside the target."""
+    """What backups that died left beside the target. What is not ours is left alone: the folder may be shared."""
     for ruin in target.parent.glob(f".{target.name}.partial-*"):
-        descriptor = os.open(ruin, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(ruin)
+            descriptor = os.open(ruin, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            if os.fstat(descriptor).st_uid == os.geteuid():
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(ruin)
         except BlockingIOError:
             continue
         finally:

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+from posthouse.storage.sqlite.errors import storage_errors
+
 LOCK_NAME = "sweep.lock"
 PAUSE_S = 0.02
 """Between two steps of a sweep, so that whoever waits to hold it gets in."""
@@ -46,7 +48,8 @@ class SweepLock:
             os.close(descriptor)
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with storage_errors():
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def _locked(descriptor: int, how: int) -> bool:

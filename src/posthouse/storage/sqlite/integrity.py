@@ -189,7 +189,8 @@ class Inspector:
             )
             for file in left
         ]
-        return found + list(_too_open(content.folder.parent))
+        data_dir = content.folder.parent
+        return [*found, *_too_open(data_dir), *_writable_by_others(data_dir)]
 
 
 _FIRST_KEYS: dict[str, tuple[Any, ...]] = {
@@ -279,6 +280,14 @@ def _too_open(data_dir: Path) -> Iterator[Flaw]:
         if mode & 0o077:
             mend = f"run: chmod go= {path}"
             yield Flaw(check="permissions", what=f"{path} is open to others (mode {mode & 0o777:o})", mend=mend)
+
+
+def _writable_by_others(data_dir: Path) -> Iterator[Flaw]:
+    """A folder in which others could put their files in the place of ours."""
+    mode = data_dir.stat().st_mode
+    if mode & 0o022:
+        what = f"{data_dir} can be written by others (mode {mode & 0o777:o})"
+        yield Flaw(check="permissions", what=what, mend=f"run: chmod go-w {data_dir}")
 
 
 def mend_counters(connection: apsw.Connection, folder: int) -> None:

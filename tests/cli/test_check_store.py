@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import apsw
+import pytest
 
+from posthouse.net.tls import make_self_signed
 from posthouse.workers import lock_folder
 from tests.cli.conftest import CONFIG, Command
 from tests.storage.sqlite.old import make_old
@@ -58,3 +61,15 @@ def test_a_house_that_runs_is_not_migrated_under_its_feet(command: Command) -> N
     descriptor = lock_folder(command.folder)
     assert command.run("migrate").failed_with("serves", "end it first")
     os.close(descriptor)
+
+
+@pytest.mark.conformance("S39")
+def test_a_key_that_everybody_may_read_is_a_problem(furnished: Command) -> None:
+    pair = furnished.folder / "self-signed.crt", furnished.folder / "self-signed.key"
+    make_self_signed("mx.here.test", *pair, time.time())
+    assert pair[1].stat().st_mode & 0o777 == 0o600
+    assert furnished.run("check").status == 0
+    pair[1].chmod(0o644)
+    ran = furnished.run("check")
+    assert ran.failed_with("1 problem")
+    assert f"chmod o= {pair[1]}" in ran.out

@@ -171,6 +171,8 @@ def _certificate(config: Config) -> Iterator[Finding]:
     except PermissionError as exc:
         yield Finding("certificate", PROBLEM, f"{exc.filename or certificate} cannot be read by {user_name()}")
         return
+    if key.stat().st_mode & 0o007:
+        yield Finding("certificate", PROBLEM, f"{key} is open to every user of this machine; run: chmod o= {key}")
     expires_at = _expires_at(certificate.read_bytes())
     left = expires_at - time.time()
     if left <= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -171,6 +172,46 @@ async def test_content_is_copied_where_it_cannot_be_linked(house: House, tmp_pat
     copies = [path.stat().st_nlink for path in (backup_of(tmp_path) / "content").rglob("*-*")]
     assert copies == [1, 1]
     restored_to(tmp_path)
+
+
+class ElsewhereLinks(RealFileSystem):
+    """The backups are on a file system of their own."""
+
+    def __init__(self, backups: Path) -> None:
+        self._backups = backups
+        self.copied: list[Path] = []
+
+    def link(self, source: Path, target: Path) -> None:
+        if self._backups not in source.parents:
+            raise OSError(18, "Invalid cross-device link")
+        super().link(source, target)
+
+    def create(self, path: Path) -> int:
+        if "content" in path.parts:
+            self.copied.append(path)
+        return super().create(path)
+
+
+async def test_on_another_file_system_only_new_content_is_copied(house: House, tmp_path: Path) -> None:
+    backups = tmp_path / "backups"
+    backups.mkdir()
+    (backups / "no backup").mkdir()
+    disk = ElsewhereLinks(backups)
+    house.storage.content.file_system = disk  # type: ignore[misc]
+    await house.storage.backup(backups / "first", ORDER)
+    assert len(disk.copied) == 2
+    (account,) = await house.storage.administration.accounts()
+    house.storage.content.file_system = RealFileSystem()  # type: ignore[misc]
+    await house.accept(LARGE, to=[account.account])
+    house.storage.content.file_system = disk  # type: ignore[misc]
+    disk.copied.clear()
+    await house.storage.backup(backups / "second", ORDER)
+    assert len(disk.copied) == 1
+    # What was linked outlives the backup that it was linked from.
+    await asyncio.to_thread(shutil.rmtree, backups / "first")
+    data = tmp_path / "again"
+    data.mkdir()
+    restore_backup(backups / "second", data, now=1.9e9, disk=RealFileSystem(), tell=tell_nobody)
 
 
 async def test_the_sweep_waits_for_a_backup(house: House, tmp_path: Path) -> None:

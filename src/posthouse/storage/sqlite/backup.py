@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 _FAILED = "the backup could not be made, and nothing of it is left"
 _PAGE_FILES = 500
-_NO_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
+_NO_LINKS = frozenset({errno.ENOENT, errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 _FILES = """
 SELECT content, file, size_octets FROM contents WHERE file IS NOT NULL AND content > ? ORDER BY content LIMIT ?"""
 
@@ -68,6 +68,8 @@ class Backup:
     disk: FileSystem
     tell: Tell
     now: float
+    _newest: Path | None = None
+    _looked_for_previous: bool = False
 
     async def run(self, readers: Readers, lock: SweepLock, order: Order, name: str) -> Manifest:
         """Make it. Raises StorageError; then nothing of it is left."""
@@ -113,7 +115,6 @@ class Backup:
         content = partial / "content"
         self.disk.make_folder(content)
         folders: set[Path] = set()
-        previous = self._previous()
         connection = apsw.Connection(str(partial / DATABASE), flags=apsw.SQLITE_OPEN_READONLY, vfs=self.vfs)
         try:
             counts = counts_of(connection)
@@ -125,7 +126,7 @@ class Backup:
                     if place.parent not in folders:
                         folders.add(place.parent)
                         self.disk.make_folder(place.parent)
-                    self._take(file, size_octets, place, previous)
+                    self._take(file, size_octets, place)
                     done += 1
                     self.tell(Progress("content files", done, counts.content_files))
         finally:
@@ -134,19 +135,13 @@ class Backup:
             self.disk.sync_folder(folder)
         return counts
 
-    def _take(self, file: str, size_octets: int, place: Path, previous: Path | None) -> None:
-        """Link it, from the previous backup if that is where links can be made from, or copy it."""
+    def _take(self, file: str, size_octets: int, place: Path) -> None:
+        """Link it; from the newest backup beside this one, where the store lies on another file system; or copy it."""
         source = self.data_dir / "content" / file
-        for candidate in (source, *((previous / "content" / file,) if previous else ())):
-            try:
-                if self.disk.size_octets(candidate) == size_octets:
-                    self.disk.link(candidate, place)
-                    return
-            except FileNotFoundError:
-                continue
-            except OSError as exc:
-                if exc.errno not in _NO_LINKS:
-                    raise
+        if self._link(source, size_octets, place):
+            return
+        if (previous := self._previous()) is not None and self._link(previous / "content" / file, size_octets, place):
+            return
         try:
             copied, _ = copy_file(self.disk, source, place)
         except FileNotFoundError as exc:
@@ -154,13 +149,24 @@ class Backup:
         if copied != size_octets:
             raise StorageDamaged(f"{source} has {copied} octets instead of {size_octets}; see: posthouse check --store")
 
+    def _link(self, candidate: Path, size_octets: int, place: Path) -> bool:
+        """Give a file of that size a second name. Content never changes, so its name says which it is."""
+        try:
+            if self.disk.size_octets(candidate) != size_octets:
+                return False
+            self.disk.link(candidate, place)
+        except OSError as exc:
+            if exc.errno in _NO_LINKS:
+                return False
+            raise
+        return True
+
     def _previous(self) -> Path | None:
-        """The newest backup beside this one, if the store itself lies on another file system."""
-        parent = self.target.parent
-        if os.stat(parent).st_dev == os.stat(self.data_dir).st_dev:
-            return None
-        manifests = sorted(parent.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
-        return manifests[-1].parent if manifests else None
+        if not self._looked_for_previous:
+            self._looked_for_previous = True
+            manifests = sorted(self.target.parent.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+            self._newest = manifests[-1].parent if manifests else None
+        return self._newest
 
     @_telling
     def _finish(self, partial: Path, order: Order, counts: Counts) -> Manifest:

@@ -73,9 +73,10 @@ def backup(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Copy the whole store, as it is at one moment, into a new folder; the house may serve meanwhile.
+    """Copy the whole store into a new folder.
 
-    The configuration and the self-signed certificate are copied too.
+    The copy is the store at one moment; the house may serve meanwhile. The configuration and the self-signed
+    certificate are copied too.
     """
     from posthouse.config import ConfigError, find
 
@@ -120,9 +121,10 @@ def restore(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Return to a backup, where there is no store, or to the snapshot that a migration made.
+    """Return to a backup, or to a migration's snapshot.
 
-    What waited in the queue is held until it is released: it may have been sent meanwhile.
+    A backup is restored where there is no store; a snapshot takes the place of the store that is there, which is kept
+    in a folder of its own. What waited in the queue is held until it is released: it may have been sent meanwhile.
     """
     from posthouse.app import World, restore_storage
 

@@ -13,6 +13,7 @@ import pytest
 from posthouse.net.tls import make_self_signed
 from posthouse.workers import lock_folder
 from tests.cli.conftest import CONFIG, Command
+from tests.running_house import RunningHouse
 from tests.storage.sqlite.old import make_old
 
 
@@ -53,6 +54,16 @@ def test_only_who_may_migrates(command: Command) -> None:
     assert f"posthouse restore {snapshot}" in out
     assert "of this version already" in command.run("migrate").out
     assert command.run("queue", "list").out == "Nothing waits.\n"
+
+
+def test_serve_migrates_and_says_how_to_return(command: Command) -> None:
+    (command.folder / "posthouse.toml").write_text(CONFIG)
+    make_old(command.folder)
+    with RunningHouse(command.folder) as house:
+        assert command.run("queue", "list").out == "Nothing waits.\n"
+    (snapshot,) = command.folder.glob("*.snapshot")
+    (line,) = [line for line in house.log.getvalue().splitlines() if "database migrated" in line]
+    assert json.loads(line)["return_with"] == f"posthouse restore {snapshot}"
 
 
 def test_a_house_that_runs_is_not_migrated_under_its_feet(command: Command) -> None:

@@ -51,11 +51,12 @@ class Kind(Enum):
 
 
 class Trouble(Enum):
-    """What a failing operation answers: ENOSPC and SQLITE_FULL, EIO and SQLITE_IOERR, EMFILE where a file is opened."""
+    """What a failing operation answers: ENOSPC and SQLITE_FULL, EIO and SQLITE_IOERR, EMFILE, EDQUOT."""
 
     FULL = "no space left"
     BROKEN = "input/output error"
     NO_DESCRIPTORS = "too many open files"
+    OVER_QUOTA = "disk quota exceeded"
 
 
 @dataclass(slots=True)
@@ -308,5 +309,10 @@ class RecordingFileSystem(RealFileSystem):
 
 def os_error(trouble: Trouble) -> OSError:
     """What the operating system would have answered."""
-    number = {Trouble.FULL: errno.ENOSPC, Trouble.BROKEN: errno.EIO, Trouble.NO_DESCRIPTORS: errno.EMFILE}[trouble]
+    number = {
+        Trouble.FULL: errno.ENOSPC,
+        Trouble.BROKEN: errno.EIO,
+        Trouble.NO_DESCRIPTORS: errno.EMFILE,
+        Trouble.OVER_QUOTA: errno.EDQUOT,
+    }[trouble]
     return OSError(number, os.strerror(number))

@@ -135,6 +135,7 @@ FULL, BROKEN, NO_DESCRIPTORS = Trouble.FULL, Trouble.BROKEN, Trouble.NO_DESCRIPT
         (accept_small, BROKEN),
         (accept_file, BROKEN),
         (accept_file, NO_DESCRIPTORS),
+        (accept_file, Trouble.OVER_QUOTA),
         (settle_with_report, BROKEN),
         (expunge, BROKEN),
     )

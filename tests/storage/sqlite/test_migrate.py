@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
@@ -166,6 +168,23 @@ def test_what_is_written_between_snapshot_and_migration_is_in_the_snapshot(
     copy = apsw.Connection(str(told[0].snapshot))
     assert copy.execute("SELECT count(*) FROM domains").fetchall() == [(2,)]
     copy.close()
+
+
+def test_workers_that_start_together_migrate_once(tmp_path: Path) -> None:
+    path = make_old(tmp_path)
+    told: list[Migrated] = []
+    start = threading.Barrier(4)
+
+    def worker() -> None:
+        start.wait(10)
+        bring_up(path, told=told.append)
+
+    with ThreadPoolExecutor(4) as workers:
+        for done in [workers.submit(worker) for _ in range(4)]:
+            done.result(30)
+    assert len(told) == 1
+    assert list(tmp_path.glob("*.snapshot")) == [told[0].snapshot]
+    assert schema_and_mail(path) == (NEWEST, 1)
 
 
 def test_a_database_that_is_never_at_rest_is_not_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -172,6 +173,30 @@ async def test_content_is_copied_where_it_cannot_be_linked(house: House, tmp_pat
     copies = [path.stat().st_nlink for path in (backup_of(tmp_path) / "content").rglob("*-*")]
     assert copies == [1, 1]
     restored_to(tmp_path)
+
+
+@pytest.mark.parametrize("step", ["database", "content files"])
+async def test_a_backup_that_is_interrupted_ends_soon_and_is_none(house: House, tmp_path: Path, step: str) -> None:
+    loop = asyncio.get_running_loop()
+    reached = asyncio.Event()
+    go_on = threading.Event()
+
+    def tell(progress: Progress) -> None:
+        if progress.step == step and not go_on.is_set():
+            loop.call_soon_threadsafe(reached.set)
+            assert go_on.wait(10)
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(house.storage.backup(backup_of(tmp_path), ORDER, tell))
+        await reached.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        go_on.set()
+    assert task.cancelled()
+    assert not backup_of(tmp_path).exists()
+    await house.storage.backup(backup_of(tmp_path), ORDER)
+    restored_to(tmp_path)
+    assert [one.name for one in tmp_path.iterdir() if "partial" in one.name] == []
 
 
 class ElsewhereLinks(RealFileSystem):

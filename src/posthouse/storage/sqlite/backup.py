@@ -70,6 +70,7 @@ class Backup:
     now: float
     _newest: Path | None = None
     _looked_for_previous: bool = False
+    _stopped: bool = False
 
     async def run(self, readers: Readers, lock: SweepLock, order: Order, name: str) -> Manifest:
         """Make it. Raises StorageError; then nothing of it is left."""
@@ -93,6 +94,8 @@ class Backup:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield partial
         except BaseException:
+            # Whoever was interrupted waits for the step's thread: it shall end soon.
+            self._stopped = True
             shutil.rmtree(partial, ignore_errors=True)
             raise
         finally:
@@ -103,8 +106,9 @@ class Backup:
         source, target = self.data_dir / DATABASE, partial / DATABASE
         total = self.disk.size_octets(source)
 
-        def tick() -> None:
+        def tick() -> bool:
             self.tell(Progress("database", min(self.disk.size_octets(target), total), total))
+            return self._stopped
 
         self.tell(Progress("database", 0, total))
         vacuum_into(source, target, vfs=self.vfs, file_system=self.disk, tick=tick)
@@ -122,6 +126,8 @@ class Backup:
             while page := rows(connection, _FILES, (last, _PAGE_FILES)):
                 last = page[-1][0]
                 for _, file, size_octets in page:
+                    if self._stopped:
+                        raise StorageBusy(f"{self.target}: the backup was stopped")
                     place = content / file
                     if place.parent not in folders:
                         folders.add(place.parent)

@@ -175,28 +175,22 @@ def write_snapshot(path: Path, snapshot: Path, *, vfs: str | None, file_system: 
 
 
 def vacuum_into(
-    path: Path, target: Path, *, vfs: str | None, file_system: FileSystem, tick: Callable[[], None] | None = None
+    path: Path, target: Path, *, vfs: str | None, file_system: FileSystem, tick: Callable[[], bool] | None = None
 ) -> None:
     """Copy the database into a file that was not there, mode 0600, and sync it; its name is the caller's to sync.
 
-    `tick` is called now and then meanwhile.
+    `tick` is called now and then meanwhile; True ends it (InterruptError).
     """
     file_system.close(file_system.create(target))
     # A connection of its own: one that only reads may not do this, and the writer's must not be kept.
     connection = open_writable(path, vfs=vfs)
     try:
         if tick is not None:
-            connection.set_progress_handler(lambda: _go_on(tick), 10_000)
+            connection.set_progress_handler(tick, 10_000)
         connection.execute("VACUUM INTO ?", (os.fspath(target),))
     finally:
         connection.close(True)
     file_system.sync_file(target)
-
-
-def _go_on(tick: Callable[[], None]) -> bool:
-    """For SQLite's progress handler, which ends the statement when told True."""
-    tick()
-    return False
 
 
 class _CommitFailed(Exception):

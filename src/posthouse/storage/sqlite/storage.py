@@ -70,6 +70,7 @@ class SqliteStorage:
         self._open = True
         self._sweep_lock = SweepLock(content.folder.parent)
         self._tidied_at: float | None = None
+        self._backups = 0
         self.content = content
         self.changes = LocalChanges()
         self.directory = SqliteDirectory(readers)
@@ -182,7 +183,8 @@ class SqliteStorage:
             tell=tell,
             now=self._clock.now(),
         )
-        return await work.run(self._readers, self._sweep_lock, order, self._incarnation.name)
+        self._backups += 1
+        return await work.run(self._readers, self._sweep_lock, order, f"{self._incarnation.name}-{self._backups}")
 
     async def close(self) -> None:
         """Commit what was submitted, discard open drafts, release our claims. Safe to call twice."""

@@ -9,6 +9,7 @@ import random as random_module
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from posthouse.admission.admission import Admission, Rules
 from posthouse.admission.peer import Role
@@ -37,8 +38,11 @@ from posthouse.retrieval.login_delay import LoginDelay
 from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
 from posthouse.retrieval.surrogate import Surrogates
 from posthouse.storage.errors import StorageError
+from posthouse.storage.filesystem import RealFileSystem
 from posthouse.storage.interfaces import Storage
+from posthouse.storage.sqlite.restore import restore_backup, restore_snapshot
 from posthouse.storage.sqlite.storage import SqliteStorage
+from posthouse.storage.upkeep import Migrated, Restored, Retention, Tell
 from posthouse.workers import Part, lock_folder
 
 Make = Callable[[Stream], SmtpSession | Pop3Session]
@@ -81,9 +85,19 @@ class World:
     resolver: Resolver | None = None
 
 
-async def open_storage(config: Config, world: World, *, create: bool = False) -> Storage:
-    """The storage engine that the configuration names."""
-    return await SqliteStorage.open(config.data_dir, clock=world.clock, random=world.random, create=create)
+async def open_storage(
+    config: Config, world: World, *, create: bool = False, on_migrated: Callable[[Migrated], None] | None = None
+) -> Storage:
+    """The storage engine that the configuration names. Without `on_migrated` an older database is refused."""
+    return await SqliteStorage.open(
+        config.data_dir, clock=world.clock, random=world.random, create=create, on_migrated=on_migrated
+    )
+
+
+def restore_storage(config: Config, world: World, source: Path, tell: Tell) -> Restored:
+    """Return to a backup (a folder) or to a snapshot (a file). The caller keeps `serve` away. Raises StorageError."""
+    restore = restore_backup if source.is_dir() else restore_snapshot
+    return restore(source, config.data_dir, now=world.clock.now(), disk=RealFileSystem(), tell=tell)
 
 
 class House:
@@ -108,7 +122,7 @@ class House:
         if self.part.doors is None:
             self._serve_lock = lock_folder(self.config.data_dir)
         try:
-            self.storage = await open_storage(self.config, self.world)
+            self.storage = await open_storage(self.config, self.world, on_migrated=self._tell_migrated)
         except BaseException:
             self._unlock()
             raise
@@ -348,8 +362,12 @@ class House:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
+            journey = self.config.journey
+            retention = Retention(
+                journeys_s=journey.keep, refused_s=journey.refused_keep, refused_limit=journey.refused_limit
+            )
             try:
-                await self.storage.sweep(self.world.clock.now())
+                await self.storage.sweep(self.world.clock.now(), retention)
             except Exception:
                 self.log.exception("sweep failed")
 
@@ -361,6 +379,14 @@ class House:
                 await self.authenticator.flush()
             except Exception:
                 self.log.exception("times of last use not written")
+
+    def _tell_migrated(self, migrated: Migrated) -> None:
+        self.log.warning(
+            "database migrated",
+            from_schema=migrated.before,
+            to_schema=migrated.after,
+            return_with=f"posthouse restore {migrated.snapshot}",
+        )
 
     async def _end_sessions(self, attempts: list[asyncio.Task[None]]) -> None:
         """Close the doors, tell idle sessions, give the others and the attempts under way GRACE_S."""

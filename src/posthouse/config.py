@@ -295,6 +295,14 @@ class Forwarding(_Section):
         return _next_hop(named) if named else None
 
 
+class Journey(_Section):
+    """How long it is remembered what became of a message."""
+
+    keep: Duration = 30 * 86400.0
+    refused_keep: Duration = 7 * 86400.0
+    refused_limit: Count = Field(default=100_000, ge=0)
+
+
 class Dns(_Section):
     """Which name servers to ask; absent: the system's."""
 
@@ -326,6 +334,7 @@ class Config(_Section):
     reception: Reception = Reception()
     retrieval: Retrieval = Retrieval()
     forwarding: Forwarding = Forwarding()
+    journey: Journey = Journey()
     dns: Dns = Dns()
 
     @model_validator(mode="after")

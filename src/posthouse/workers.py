@@ -174,7 +174,10 @@ class Workers:
 
 
 def lock_folder(data_dir: Path) -> int:
-    """The descriptor of a lock that one `serve` holds; it goes with the process. Raises AlreadyServed."""
+    """The descriptor of a lock that one `serve`, `migrate` or `restore` holds, as long as its process lives.
+
+    Raises AlreadyServed.
+    """
     path = data_dir / "serve.lock"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

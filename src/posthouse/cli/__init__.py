@@ -8,7 +8,7 @@ import sys
 import typer
 
 from posthouse import __version__
-from posthouse.cli import account_import, accounts, app_passwords, check, house, messages, queue, tour
+from posthouse.cli import account_import, accounts, app_passwords, check, house, messages, queue, store, tour
 from posthouse.cli.common import Problem
 
 INTERRUPTED = 130
@@ -40,6 +40,7 @@ def _root(
 
 house.register(app)
 check.register(app)
+store.register(app)
 tour.register(app)
 account_import.register(accounts.account)
 accounts.account.add_typer(app_passwords.app_password, name="app-password")

@@ -6,11 +6,12 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from posthouse.cli.check_certificates import certificates
+from posthouse.cli.check_store import check_store
 from posthouse.cli.common import (
     ConfigOption,
     JsonOption,
@@ -46,10 +47,20 @@ def register(app: typer.Typer) -> None:
     app.command("check")(check)
 
 
-def check(config: ConfigOption = None, json: JsonOption = False) -> None:
+def check(
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    store: Annotated[bool, typer.Option("--store", help="Look at every row and every octet of mail instead.")] = False,
+    mend: Annotated[bool, typer.Option("--mend", help="With --store: recount what was counted wrong.")] = False,
+) -> None:
     """Say whether the house would start, and what DNS should say."""
     import asyncio
 
+    if mend and not store:
+        raise Problem("--mend goes with --store: posthouse check --store --mend")
+    if store:
+        check_store(config, as_json=json, mend=mend)
+        return
     loaded = load_config(config)
     # Ports first: those below 1024 may be opened by root only, and root is given up for what follows.
     served = is_served(loaded)

@@ -95,9 +95,29 @@ def queue_hold(queue_id: QueueIdArgument, config: ConfigOption = None) -> None:
 
 
 @queue.command("release")
-def queue_release(queue_id: QueueIdArgument, config: ConfigOption = None) -> None:
-    """Let a held message go on."""
-    _operate(config, queue_id, "release", "released", lambda spool, id_, event: spool.release(id_, event))
+def queue_release(
+    queue_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", show_default=False, help="The id that stood in the 250.")
+    ] = None,
+    config: ConfigOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that is held.")] = False,
+    restored: Annotated[bool, typer.Option("--restored", help="All that a restore held.")] = False,
+) -> None:
+    """Let held messages go on."""
+    if (queue_id is not None) + everything + restored != 1:
+        raise Problem("name one message, or give --restored (what a restore held) or --all")
+    if queue_id is not None:
+        _operate(config, queue_id, "release", "released", lambda spool, id_, event: spool.release(id_, event))
+        return
+    by = user_name()
+
+    async def work(storage: Storage, _config: Config, world: World) -> int:
+        def told(released: QueueId, paths: tuple[str, ...]) -> Operated:
+            return Operated(queue_id=released, at=world.clock.now(), action="release", forward_paths=paths, by=by)
+
+        return await storage.spool.release_all(told, restored=restored)
+
+    print(f"{count(with_storage(config, work), 'recipient', 'recipients')} released.")
 
 
 @queue.command("remove")
@@ -149,6 +169,7 @@ def _fields(row: SpoolRow) -> dict[str, object]:
         "expires_at": row.expires_at,
         "attempts": row.attempts,
         "held": row.held,
+        "held_by_restore": row.held_by_restore,
         "claimed": row.claimed,
         "last_reply": row.last_reply,
         "size_octets": len(row.message.prefix) + row.message.content_octets,
@@ -157,7 +178,7 @@ def _fields(row: SpoolRow) -> dict[str, object]:
 
 def _next_try(row: SpoolRow, now: float) -> str:
     if row.held:
-        return "held"
+        return "held by restore" if row.held_by_restore else "held"
     if row.claimed:
         return "now"
     return f"in {duration(row.not_before - now)}" if row.not_before > now else "due"

@@ -21,5 +21,14 @@ QUEUE_ID_PATTERN = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 
 def new_queue_id(now: float, random: Random) -> QueueId:
     """128 bits, ordered by time: 48 bits of milliseconds, 80 of chance, as 26 characters of Crockford base 32."""
-    number = (int(now * 1000) & ((1 << 48) - 1)) << 80 | int.from_bytes(random.octets(10), "big")
+    return _spelled(now, int.from_bytes(random.octets(10), "big"))
+
+
+def first_queue_id(at: float) -> QueueId:
+    """Not above any queue id of that time or later; above every earlier one."""
+    return _spelled(max(0.0, at), 0)
+
+
+def _spelled(at: float, chance: int) -> QueueId:
+    number = (int(at * 1000) & ((1 << 48) - 1)) << 80 | chance
     return QueueId("".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)]))

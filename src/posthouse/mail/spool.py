@@ -46,6 +46,8 @@ class SpoolRow:
     identity: str | None
     last_reply: str | None
     claimed: bool
+    held_by_restore: bool = False
+    """Held since a restore: it may have been sent meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,5 +23,9 @@ class StorageDamaged(StorageError):
     """The database or a content file is damaged or not ours; the message says which and what to do."""
 
 
+class StorageOutdated(StorageError):
+    """The database is of an older version and whoever opened it may not change that; the message says what does."""
+
+
 class DirectoryConflict(StorageError):
     """A change to the directory contradicts what is there; the message is for the operator."""

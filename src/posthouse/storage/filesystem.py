@@ -36,6 +36,26 @@ class FileSystem(Protocol):
 
     def names(self, folder: Path) -> list[str]: ...
 
+    def sync_file(self, path: Path) -> None:
+        """`sync` for a file that somebody else wrote."""
+        ...
+
+    def rename(self, source: Path, target: Path) -> None:
+        """In one step; durable after `sync_folder` of the folder of both."""
+        ...
+
+    def link(self, source: Path, target: Path) -> None:
+        """A second name for the same file. Fails across file systems (EXDEV)."""
+        ...
+
+    def size_octets(self, path: Path) -> int:
+        """Of the file itself; a symbolic link is not followed."""
+        ...
+
+    def free_octets(self, folder: Path) -> int:
+        """What this user may still write there."""
+        ...
+
 
 class RealFileSystem:
     """The operating system's."""
@@ -76,3 +96,23 @@ class RealFileSystem:
 
     def names(self, folder: Path) -> list[str]:
         return os.listdir(folder)
+
+    def sync_file(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        os.rename(source, target)
+
+    def link(self, source: Path, target: Path) -> None:
+        os.link(source, target, follow_symlinks=False)
+
+    def size_octets(self, path: Path) -> int:
+        return os.stat(path, follow_symlinks=False).st_size
+
+    def free_octets(self, folder: Path) -> int:
+        of = os.statvfs(folder)
+        return of.f_bavail * of.f_frsize

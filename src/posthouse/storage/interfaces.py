@@ -5,7 +5,8 @@ Every method may raise the errors of `storage/errors.py`. Times are Unix seconds
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from posthouse.mail.acceptance import INBOX, Acceptance, Destination
@@ -24,6 +25,7 @@ from posthouse.mail.ids import AccountId, ContentId, CredentialId, QueueId, Uid
 from posthouse.mail.journey import JourneyEvent
 from posthouse.mail.maildrop import InUse, Listing, MaildropLock
 from posthouse.mail.spool import Claim, DueDestination, Settlement, SpoolRow
+from posthouse.storage.upkeep import Flaw, Manifest, Order, Retention, Tell, tell_nobody
 
 
 class Draft(Protocol):
@@ -175,6 +177,13 @@ class Spool(Protocol):
 
     async def release(self, queue_id: QueueId, event: JourneyEvent) -> int: ...
 
+    async def release_all(self, told: Callable[[QueueId, tuple[str, ...]], JourneyEvent], *, restored: bool) -> int:
+        """Release every held row, with `restored` only those that a restore held; the number of rows.
+
+        `told` makes the event for each message, from the recipients that were released.
+        """
+        ...
+
     async def retry(self, queue_id: QueueId, now: float, event: JourneyEvent) -> int: ...
 
     async def remove(self, queue_id: QueueId, event: JourneyEvent) -> int:
@@ -242,8 +251,22 @@ class Storage(Protocol):
         """All of it in one durable transaction; False: the claim on one of the rows was lost, nothing was changed."""
         ...
 
-    async def sweep(self, now: float) -> None:
-        """Remove what nothing refers to any more; free claims of dead incarnations."""
+    async def sweep(self, now: float, retention: Retention | None = None) -> None:
+        """Remove what nothing refers to any more and journeys that are too old; free claims of dead incarnations."""
+        ...
+
+    def check(self, tell: Tell = tell_nobody, *, mend: bool = False) -> AsyncGenerator[Flaw, None]:
+        """Look at every row and every content octet; others may write meanwhile.
+
+        `mend`: put right, once all was looked at, what follows from what is there (counters, claims of nobody).
+        """
+        ...
+
+    async def backup(self, target: Path, order: Order, tell: Tell = tell_nobody) -> Manifest:
+        """Copy all of it, as it was at one moment, into a folder that is not there yet; others may write meanwhile.
+
+        What has that name is whole and durable. Raises StorageError; then nothing of it is left.
+        """
         ...
 
     async def close(self) -> None: ...

@@ -22,6 +22,7 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         opened.append(storage)
         return storage
 
-    yield House(await open_another(), clock, chance, open_another)
-    for storage in opened:
+    house = House(await open_another(), clock, chance, open_another)
+    yield house
+    for storage in [*opened, *house.others]:
         await storage.close()

@@ -26,6 +26,7 @@ from posthouse.mail.acceptance import Destination
 from posthouse.mail.ids import AccountId, QueueId, Uid
 from posthouse.mail.maildrop import MaildropLock
 from posthouse.mail.spool import Claim
+from posthouse.storage.upkeep import Flaw
 from tests.storage.contract.engines import ENGINES, open_engine
 from tests.storage.contract.world import (
     ENTRY_PREFIX,
@@ -69,8 +70,14 @@ class StorageMachine(RuleBasedStateMachine):
         self.run(self.house.storage.close())
         self.house.storage = self.run(self.house.open_another())
 
+    async def _flaws(self) -> list[Flaw]:
+        return [flaw async for flaw in self.house.storage.check()]
+
     def teardown(self) -> None:
+        # Whatever was done, counters and references are right.
+        flaws = self.run(self._flaws())
         self.run(self.house.storage.close())
+        assert flaws == []
         self._loop.close()
         self._folder.cleanup()
 

@@ -61,6 +61,8 @@ class House:
         self.clock = clock
         self.chance = chance
         self.open_another = open_another
+        self.others: list[Storage] = []
+        """Other stores that were opened with it; whoever closes the house closes them too."""
 
     async def account(self, address: Address = alice, quota_octets: int | None = None) -> AccountId:
         """A new account, in a domain that is made local first."""

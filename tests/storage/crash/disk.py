@@ -41,6 +41,14 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True)
+class Renamed:
+    """A file, or a folder with all that is in it, has another name in the same folder, `path`; in one step."""
+
+    source: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Wrote:
     inode: int
     offset: int
@@ -68,7 +76,7 @@ class FolderSynced:
     path: str
 
 
-NameChange: TypeAlias = MadeFile | MadeFolder | Removed
+NameChange: TypeAlias = MadeFile | MadeFolder | Removed | Renamed
 FileChange: TypeAlias = Wrote | Truncated
 Operation: TypeAlias = NameChange | FileChange | Synced | SyncFailed | FolderSynced
 
@@ -141,8 +149,8 @@ class Disk:
     def play(self, operation: Operation) -> None:
         """Take the next operation."""
         match operation:
-            case MadeFile() | MadeFolder() | Removed():
-                if isinstance(operation, MadeFile):
+            case MadeFile() | MadeFolder() | Removed() | Renamed():
+                if isinstance(operation, MadeFile) and operation.inode not in self._images:
                     self._images[operation.inode] = Image()
                 self._name_changes.append(Change(self.position, operation))
             case Wrote(inode=inode) | Truncated(inode=inode):
@@ -190,7 +198,7 @@ class Disk:
     def _sync_folder(self, folder: str) -> None:
         waiting = []
         for change in self._name_changes:
-            assert isinstance(change.operation, MadeFile | MadeFolder | Removed)
+            assert isinstance(change.operation, NameChange)
             if str(PurePosixPath(change.operation.path).parent) == folder:
                 rename(self._names, change.operation)
             else:
@@ -220,6 +228,9 @@ def rename(names: dict[str, int | None], operation: Operation) -> None:
             names[path] = None
         case Removed(path=path):
             names.pop(path, None)
+        case Renamed(source=source, path=path):
+            for name in [name for name in names if name == source or name.startswith(f"{source}/")]:
+                names[path + name[len(source) :]] = names.pop(name)
         case _:
             raise AssertionError(operation)
 
@@ -228,9 +239,10 @@ def write_out(files: dict[str, bytes | None], folder: Path) -> None:
     """Put a state that `Disk.after` gave into an empty folder."""
     for path, octets in sorted(files.items()):
         if octets is None:
-            (folder / path).mkdir()
+            (folder / path).mkdir(mode=0o700)
         else:
             (folder / path).write_bytes(octets)
+            (folder / path).chmod(0o600)
 
 
 def states(log: list[Operation], cuts: Iterable[PowerCut]) -> Iterator[tuple[PowerCut, dict[str, bytes | None]]]:
@@ -276,7 +288,7 @@ def variants(position: int, uncertain: list[Change], shuffles: int, chance: rand
     truncations = frozenset(change.number for change in uncertain if isinstance(change.operation, Truncated))
     if truncations and truncations != numbers:
         yield PowerCut(position, "unsynced kept, truncations dropped", truncations)
-    of_names = frozenset(c.number for c in uncertain if isinstance(c.operation, MadeFile | MadeFolder | Removed))
+    of_names = frozenset(c.number for c in uncertain if isinstance(c.operation, NameChange))
     if of_names and of_names != numbers:
         yield PowerCut(position, "names kept, writes dropped", numbers - of_names)
         yield PowerCut(position, "writes kept, names dropped", of_names)

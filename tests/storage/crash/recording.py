@@ -6,6 +6,7 @@ Nothing is really synced: the log alone says what is durable.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
@@ -21,6 +22,7 @@ from tests.storage.crash.disk import (
     MadeFolder,
     Operation,
     Removed,
+    Renamed,
     Synced,
     SyncFailed,
     Truncated,
@@ -44,13 +46,17 @@ class Kind(Enum):
     CREATE = "create"
     MAKE_FOLDER = "make folder"
     SYNC_FOLDER = "sync folder"
+    RENAME = "rename"
+    LINK = "link"
 
 
 class Trouble(Enum):
-    """What a failing operation answers: ENOSPC and SQLITE_FULL, or EIO and SQLITE_IOERR."""
+    """What a failing operation answers: ENOSPC and SQLITE_FULL, EIO and SQLITE_IOERR, EMFILE, EDQUOT."""
 
     FULL = "no space left"
     BROKEN = "input/output error"
+    NO_DESCRIPTORS = "too many open files"
+    OVER_QUOTA = "disk quota exceeded"
 
 
 @dataclass(slots=True)
@@ -113,6 +119,18 @@ class Recorder:
         if self._inodes.pop(path, None) is not None:
             self.log.append(Removed(path))
 
+    def renamed(self, source: str, path: str) -> None:
+        for name in [name for name in self._inodes if name == source or name.startswith(f"{source}/")]:
+            self._inodes[path + name[len(source) :]] = self._inodes.pop(name)
+        self.log.append(Renamed(source, path))
+
+    def linked(self, source: str, path: str) -> None:
+        self._inodes[path] = self._inodes[source]
+        self.log.append(MadeFile(path, self._inodes[path]))
+
+    def synced(self, path: str) -> None:
+        self.log.append(Synced(self._inodes[path]))
+
     def struck(self, kind: Kind, path: str) -> Trouble | None:
         """What this operation must fail with, if it must."""
         return self.fault.trouble if self.fault and self.fault.strikes(kind, path) else None
@@ -151,6 +169,8 @@ class RecordingFile(apsw.VFSFile):
         self._folder_to_sync: str | None = None
         with recorder.lock:
             is_new = not (recorder.folder / path).exists()
+            if recorder.struck(Kind.CREATE, path) is not None:
+                raise apsw.exception_for(apsw.SQLITE_CANTOPEN)
             super().__init__("", name, flags)
             self._inode = recorder.made(path)
             if is_new and flags[0] & _SYNCS_ITS_FOLDER:
@@ -256,6 +276,26 @@ class RecordingFileSystem(RealFileSystem):
             super().remove(path)
             self._recorder.removed(self._relative(path))
 
+    def sync_file(self, path: Path) -> None:
+        relative = self._relative(path)
+        with self._recorder.lock:
+            self._fail(Kind.SYNC, relative)
+            self._recorder.synced(relative)
+
+    def rename(self, source: Path, target: Path) -> None:
+        relative = self._relative(target)
+        with self._recorder.lock:
+            self._fail(Kind.RENAME, relative)
+            super().rename(source, target)
+            self._recorder.renamed(self._relative(source), relative)
+
+    def link(self, source: Path, target: Path) -> None:
+        relative = self._relative(target)
+        with self._recorder.lock:
+            self._fail(Kind.LINK, relative)
+            super().link(source, target)
+            self._recorder.linked(self._relative(source), relative)
+
     def _relative(self, path: Path) -> str:
         relative = self._recorder.relative(os.fspath(path))
         assert relative is not None, f"{path} is not in the recorded folder"
@@ -269,5 +309,10 @@ class RecordingFileSystem(RealFileSystem):
 
 def os_error(trouble: Trouble) -> OSError:
     """What the operating system would have answered."""
-    number = 28 if trouble is Trouble.FULL else 5
+    number = {
+        Trouble.FULL: errno.ENOSPC,
+        Trouble.BROKEN: errno.EIO,
+        Trouble.NO_DESCRIPTORS: errno.EMFILE,
+        Trouble.OVER_QUOTA: errno.EDQUOT,
+    }[trouble]
     return OSError(number, os.strerror(number))

@@ -60,6 +60,7 @@ async def _examine(house: House, storage: SqliteStorage, folder: Path, position:
     seen = await draw(storage, house.accounts, house.queue_ids)
     wrong = min((difference(seen, allowed) for allowed in house.ledger.allowed(position)), key=len)
     wrong += check_database(folder)
+    wrong += [f"{flaw.check}: {flaw.what}" async for flaw in storage.check() if not flaw.note]
     wrong += await _check_accounts(storage, house.ledger, position)
     wrong += await _check_uids(storage, house.ledger, house.accounts, position)
     if not wrong:

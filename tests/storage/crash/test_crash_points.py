@@ -51,6 +51,7 @@ async def power_cuts_of(day: Day, shuffles: int, at_most: int | None = None, *, 
         return await complaints(house, cuts)
 
 
+@pytest.mark.conformance("C58", "S6")
 async def test_every_crash_point_of_a_short_day() -> None:
     assert await power_cuts_of(a_short_day, 1) == []
 
@@ -68,11 +69,13 @@ async def test_every_crash_point_of_a_crowded_day() -> None:
     assert await power_cuts_of(a_crowded_day, 3, threads=True) == []
 
 
+@pytest.mark.conformance("C58", "S6")
 @pytest.mark.long
 async def test_every_crash_point_of_a_long_day() -> None:
     assert await power_cuts_of(a_long_day, 3) == []
 
 
+@pytest.mark.conformance("C313", "S6")
 @days
 async def test_nothing_is_answered_before_it_is_durable(day: Day) -> None:
     async with lived(day) as (house, _):

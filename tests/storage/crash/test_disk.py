@@ -141,10 +141,12 @@ def losses(folder: Path, synchronous: str, cuts_per_log: int) -> list[str]:
     return complaints
 
 
+@pytest.mark.conformance("C313")
 def test_sqlite_loses_nothing_when_it_syncs_each_commit(tmp_path: Path) -> None:
     assert losses(tmp_path, "FULL", 150) == []
 
 
+@pytest.mark.conformance("C313")
 @pytest.mark.parametrize("synchronous", ["NORMAL", "OFF"])
 def test_sqlite_is_seen_to_lose_commits_when_it_does_not(tmp_path: Path, synchronous: str) -> None:
     assert losses(tmp_path, synchronous, 150)

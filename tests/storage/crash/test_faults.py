@@ -125,14 +125,17 @@ async def strike_each(
     assert nth > 0, "nothing was written"
 
 
-FULL, BROKEN = Trouble.FULL, Trouble.BROKEN
+FULL, BROKEN, NO_DESCRIPTORS = Trouble.FULL, Trouble.BROKEN, Trouble.NO_DESCRIPTORS
 
 
+@pytest.mark.conformance("C290", "S6")
 @each(
     always=(
         (accept_small, FULL),
         (accept_small, BROKEN),
         (accept_file, BROKEN),
+        (accept_file, NO_DESCRIPTORS),
+        (accept_file, Trouble.OVER_QUOTA),
         (settle_with_report, BROKEN),
         (expunge, BROKEN),
     )
@@ -151,6 +154,7 @@ async def test_each_operation_of_a_shared_commit_fails_once(trouble: Trouble) ->
     await strike_each(accept_together, trouble, threads=True)
 
 
+@pytest.mark.conformance("C290", "S6")
 @pytest.mark.long
 @pytest.mark.parametrize("act", ACTS)
 async def test_each_operation_fails_once_and_the_power_is_cut_at_any_moment(act: Act) -> None:

@@ -91,6 +91,7 @@ async def messages_after_a_crash(data: Path, tmp_path: Path, account: AccountId)
         await again.close()
 
 
+@pytest.mark.conformance("C57", "S6")
 async def test_a_failed_sync_is_answered_and_nothing_comes_back(house: House, tmp_path: Path, vfs: FaultyVfs) -> None:
     account = await house.account()
     await house.accept(to=[account])
@@ -104,6 +105,7 @@ async def test_a_failed_sync_is_answered_and_nothing_comes_back(house: House, tm
     assert len(await house.storage.maildrops.list(account)) == 2
 
 
+@pytest.mark.conformance("C57", "S6")
 async def test_a_log_that_cannot_be_cut_off_ends_the_process(house: House, vfs: FaultyVfs) -> None:
     account = await house.account()
     acceptance = await house.acceptance(to=[account])
@@ -155,6 +157,7 @@ async def test_a_bug_in_one_item_leaves_the_others_of_its_batch(house: House) ->
     assert len(await house.storage.maildrops.list(account)) == 4
 
 
+@pytest.mark.conformance("C57", "C290")
 async def test_a_full_disk_refuses_what_does_not_fit_and_keeps_the_rest(house: House) -> None:
     account = await house.account()
     connection = house.storage._connection  # type: ignore[attr-defined]

@@ -88,9 +88,10 @@ async def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         await open_it(tmp_path, create=True)
 
 
+@pytest.mark.conformance("C313")
 async def test_a_database_is_durable_by_its_settings(tmp_path: Path) -> None:
     await founded(tmp_path)
-    connection = open_database(tmp_path / "posthouse.db", vfs=None, create=False, file_system=RealFileSystem())
+    connection = open_database(tmp_path / "posthouse.db", vfs=None, create=False, file_system=RealFileSystem(), now=0.0)
     found = {name: connection.pragma(name) for name in ("journal_mode", "synchronous", "foreign_keys", "auto_vacuum")}
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "auto_vacuum": 2}
     assert connection.pragma("wal_autocheckpoint") == 0

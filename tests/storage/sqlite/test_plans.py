@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import apsw
 import pytest
 
-from posthouse.storage.sqlite import accept, directory, maildrops, settle, spool, sweep
-from posthouse.storage.sqlite.schema import migrations
+from posthouse.storage.sqlite import accept, directory, maildrops, retention, settle, spool, sweep
+from posthouse.storage.sqlite.migrate import migrations
 
 HOT = {
     "due": spool._DUE,
@@ -29,8 +29,22 @@ HOT = {
     "unreferenced": sweep._CANDIDATES,
     "referenced": sweep._REFERENCED,
     "remove content": sweep._REMOVE_CONTENT,
+    "old journeys": retention._OLD,
+    "refused journeys": retention._REFUSED,
+    "used octets": "SELECT coalesce(sum(used_octets), 0) FROM folders WHERE account = ?",
 }
-TABLES = ("spool", "entries", "messages", "contents", "accounts", "addresses", "aliases", "folders", "unreferenced")
+TABLES = (
+    "spool",
+    "entries",
+    "messages",
+    "contents",
+    "accounts",
+    "addresses",
+    "aliases",
+    "folders",
+    "unreferenced",
+    "events",
+)
 
 
 @pytest.fixture
@@ -54,6 +68,10 @@ def test_a_hot_query_reads_no_table_through(empty: apsw.Connection, name: str) -
     plan = plan_of(empty, HOT[name])
     assert plan
     assert [line for line in plan if line.startswith("SCAN") and line.split()[1] in TABLES] == []
+
+
+def test_refused_journeys_are_counted_in_their_index(empty: apsw.Connection) -> None:
+    assert plan_of(empty, retention._REFUSED_COUNT) == ["SCAN events USING COVERING INDEX events_refused"]
 
 
 def test_due_hops_by_both_columns_of_a_destination(empty: apsw.Connection) -> None:

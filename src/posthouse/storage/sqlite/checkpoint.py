@@ -10,11 +10,13 @@ from pathlib import Path
 
 import apsw
 
-from posthouse.storage.sqlite.connection import PAGE_OCTETS, forget, open_writable
+from posthouse.storage.sqlite.connection import BUSY_TIMEOUT_MS, PAGE_OCTETS, forget, open_writable
 
 PASSIVE_FRAMES = 4 * 1024 * 1024 // PAGE_OCTETS
 TRUNCATE_FRAMES = 64 * 1024 * 1024 // PAGE_OCTETS
 _TRUNCATE_TRIES = 20
+READERS_WAIT_MS = 250
+"""How long sessions wait for a reader that is in the way: a backup reads for minutes, and the WAL may grow so long."""
 
 
 class Checkpointer:
@@ -102,7 +104,11 @@ class Checkpointer:
     def _shorten(self) -> None:
         try:
             with self._one_at_a_time:
-                self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                self._writer.set_busy_timeout(READERS_WAIT_MS)
+                try:
+                    self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                finally:
+                    self._writer.set_busy_timeout(BUSY_TIMEOUT_MS)
             self._frames = 0
             self._next_passive = PASSIVE_FRAMES
             self._next_truncate = TRUNCATE_FRAMES

@@ -104,7 +104,11 @@ class SqliteDraft:
             self._store.file_system.make_folder(path.parent)
             self._store.file_system.sync_folder(self._store.folder)
             self._store.note_folder(path.parent)
-        self._descriptor = self._store.file_system.create(path)
+        try:
+            self._descriptor = self._store.file_system.create(path)
+        except BaseException:
+            self._store.note_unused(name)
+            raise
         return name
 
     def _append(self, octets: bytes) -> None:
@@ -138,6 +142,7 @@ class SqliteContent:
         self._counter = 0
         self._files = 0
         self._folders: set[Path] = set()
+        self._in_use: set[str] = set()
         self._drafts: dict[str, SqliteDraft] = {}
 
     async def draft(self) -> SqliteDraft:
@@ -194,7 +199,17 @@ class SqliteContent:
         known = self._drafts.pop(draft.handle, None) is not None
         if known:
             draft.release()
+            if draft.file is not None:
+                self._in_use.discard(draft.file)
         return known
+
+    def names_in_use(self) -> frozenset[str]:
+        """The files of drafts; one is in it before it is made, and until its row is committed or it is given up."""
+        return frozenset(self._in_use)
+
+    def note_unused(self, name: str) -> None:
+        """The file could not be made."""
+        self._in_use.discard(name)
 
     def begin_accept(self, drafts: list[SqliteDraft]) -> None:
         for draft in drafts:
@@ -215,7 +230,9 @@ class SqliteContent:
 
     def new_file_name(self) -> str:
         self._files += 1
-        return f"{self._files & 0xFF:02x}/{self._incarnation}-{self._files}"
+        name = f"{self._files & 0xFF:02x}/{self._incarnation}-{self._files}"
+        self._in_use.add(name)
+        return name
 
     def has_folder(self, folder: Path) -> bool:
         """Whether the folder is known to be there, durably."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class Incarnation:
         """Whether that incarnation is dead; nobody else takes it over meanwhile."""
         path = self._folder / name
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             yield True
             return
@@ -85,8 +85,10 @@ def free_claims(connection: apsw.Connection, name: str) -> bool:
     return connection.changes() > 0
 
 
-def orphans(connection: apsw.Connection, folder: Path, file_system: FileSystem) -> list[str]:
-    """Content files of no living incarnation that no row names, relative to `folder`."""
+def orphans(
+    connection: apsw.Connection, folder: Path, file_system: FileSystem, ours: str, in_use: Callable[[], frozenset[str]]
+) -> list[str]:
+    """Content files that no row names, relative to `folder`: of no living incarnation, or ours and of no draft."""
     found = [
         f"{part}/{name}"
         for part in file_system.names(folder)
@@ -95,9 +97,16 @@ def orphans(connection: apsw.Connection, folder: Path, file_system: FileSystem) 
     ]
     # Read after the names: an incarnation commits its row before it creates its first file.
     living = {name for (name,) in rows(connection, "SELECT incarnation FROM incarnations WHERE dead = 0")}
+    # Read before the rows: a draft's file is in use until its row is committed.
+    kept = in_use()
     return [
         file
         for file in found
-        if file[3:].partition("-")[0] not in living
+        if (_maker(file) not in living or (_maker(file) == ours and file not in kept))
         and row(connection, "SELECT 1 FROM contents WHERE file = ?", (file,)) is None
     ]
+
+
+def _maker(file: str) -> str:
+    """The incarnation that made a content file."""
+    return file[3:].partition("-")[0]

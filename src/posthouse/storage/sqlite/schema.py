@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib import resources
 from pathlib import Path
 
 import apsw
@@ -11,20 +10,26 @@ import apsw
 from posthouse.storage.errors import StorageDamaged
 from posthouse.storage.filesystem import FileSystem
 from posthouse.storage.sqlite.connection import APPLICATION_ID, check_library, open_writable, row, rows
+from posthouse.storage.sqlite.migrate import Migrations, OnMigrated, bring_up, migrations
 
 QUICK_CHECK_OCTETS = 16 * 1024 * 1024
 """Up to this size every page is checked when opening; above it, only the ends of each table."""
 
 
-def migrations() -> tuple[tuple[int, str], ...]:
-    """(number, SQL) of each packaged migration, in order."""
-    folder = resources.files("posthouse.storage.sqlite") / "migrations"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
-    return tuple((int(file.name[:4]), file.read_text("utf-8")) for file in files)
+def open_database(
+    path: Path,
+    *,
+    vfs: str | None,
+    create: bool,
+    file_system: FileSystem,
+    now: float,
+    on_migrated: OnMigrated | None = None,
+    known: Migrations | None = None,
+) -> apsw.Connection:
+    """The writer's connection to a database of this version.
 
-
-def open_database(path: Path, *, vfs: str | None, create: bool, file_system: FileSystem) -> apsw.Connection:
-    """The writer's connection to a database of this version. Raises StorageDamaged with one clear line."""
+    Raises StorageDamaged, StorageOutdated or StorageFull with one clear line. `on_migrated` allows to migrate.
+    """
     check_library()
     if create and vfs is None:
         _create_private(path)
@@ -32,7 +37,15 @@ def open_database(path: Path, *, vfs: str | None, create: bool, file_system: Fil
         connection = open_writable(path, vfs=vfs, create=create)
         try:
             _check_ours(connection, path, may_be_empty=create)
-            _migrate(connection, path)
+            bring_up(
+                connection,
+                path,
+                known=known or migrations(),
+                vfs=vfs,
+                file_system=file_system,
+                now=now,
+                on_migrated=on_migrated,
+            )
             _check_structure(connection, path)
         except BaseException:
             connection.close(True)
@@ -52,7 +65,7 @@ def open_database(path: Path, *, vfs: str | None, create: bool, file_system: Fil
 
 def _create_private(path: Path) -> None:
     # SQLite gives its -wal and -shm files the mode of the database file.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
 
 
 def _check_ours(connection: apsw.Connection, path: Path, *, may_be_empty: bool) -> None:
@@ -64,34 +77,6 @@ def _check_ours(connection: apsw.Connection, path: Path, *, may_be_empty: bool) 
         raise StorageDamaged(f"{path}: this database belongs to another program; set data_dir to another folder")
     if not may_be_empty:
         raise StorageDamaged(f"{path}: the database is empty; run: posthouse init, or: posthouse restore DIR")
-
-
-def _migrate(connection: apsw.Connection, path: Path) -> None:
-    known = migrations()
-    version = connection.pragma("user_version")
-    assert isinstance(version, int)
-    if version > known[-1][0]:
-        raise StorageDamaged(
-            f"{path}: written by a newer version of posthouse (schema {version}, not {known[-1][0]}); install that one"
-        )
-    for number, sql in known:
-        if number > version:
-            _apply(connection, number, sql)
-
-
-def _apply(connection: apsw.Connection, number: int, sql: str) -> None:
-    """One migration in one transaction; another process may have been faster."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if connection.pragma("user_version") == number - 1:
-            connection.execute(sql)
-            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={number}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _check_structure(connection: apsw.Connection, path: Path) -> None:

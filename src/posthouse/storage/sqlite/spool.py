@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import apsw
@@ -22,6 +23,9 @@ from posthouse.storage.sqlite.writer import Writer
 
 DUE_COUNT_LIMIT = 1000
 """`due_count` counts no further: a million rows of one dead domain must not be counted each second."""
+
+_RELEASED_AT_ONCE = 100
+"""Messages, in one transaction."""
 
 _EARLIEST = "SELECT min(not_before) FROM spool WHERE held = 0 AND claim_token IS NULL"
 
@@ -119,9 +123,17 @@ class SqliteSpool:
         return await self._change("UPDATE spool SET held = 1 WHERE queue_id = ?1 AND held = 0", (queue_id,), event)
 
     async def release(self, queue_id: QueueId, event: JourneyEvent) -> int:
-        changed = await self._change("UPDATE spool SET held = 0 WHERE queue_id = ?1 AND held = 1", (queue_id,), event)
+        changed = await self._change("UPDATE spool SET held = 0 WHERE queue_id = ?1 AND held <> 0", (queue_id,), event)
         self._changes.notify()
         return changed
+
+    async def release_all(self, told: Callable[[QueueId, tuple[str, ...]], JourneyEvent], *, restored: bool) -> int:
+        released, step = 0, 1
+        while step:
+            step = await self._writer.submit(lambda connection: _release_some(connection, told, restored=restored))
+            released += step
+            self._changes.notify()
+        return released
 
     async def retry(self, queue_id: QueueId, now: float, event: JourneyEvent) -> int:
         changed = await self._change(
@@ -156,6 +168,21 @@ class SqliteSpool:
         return await self._writer.submit(work)
 
 
+def _release_some(
+    connection: apsw.Connection, told: Callable[[QueueId, tuple[str, ...]], JourneyEvent], *, restored: bool
+) -> int:
+    """Release the rows of some messages, each with its event; how many rows."""
+    which = "held = 2" if restored else "held <> 0"
+    held = rows(connection, f"SELECT DISTINCT queue_id FROM spool WHERE {which} LIMIT {_RELEASED_AT_ONCE}")
+    released = 0
+    for (queue_id,) in held:
+        sql = f"UPDATE spool SET held = 0 WHERE queue_id = ? AND {which} RETURNING forward_local_part, forward_domain"
+        paths = tuple(str(Address(*path)) for path in rows(connection, sql, (queue_id,)))
+        append_events(connection, (told(queue_id, paths),))
+        released += len(paths)
+    return released
+
+
 def spool_rows(found: list[Any]) -> tuple[SpoolRow, ...]:
     """Values for rows of `_ROWS`; rows of one message share one SpoolMessage."""
     messages: dict[str, SpoolMessage] = {}
@@ -178,6 +205,7 @@ def _spool_row(columns: Any, messages: dict[str, SpoolMessage]) -> SpoolRow:
         expires_at=expires_at,
         attempts=attempts,
         held=bool(held),
+        held_by_restore=held == 2,
         delay_notified=bool(delay_notified),
         original_recipient=original,
         notify=None if notify is None else frozenset(map(Notify, notify.split())),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import apsw
@@ -14,6 +14,7 @@ from posthouse.mail.world import Clock, Random
 from posthouse.storage.filesystem import FileSystem, RealFileSystem
 from posthouse.storage.sqlite.accept import Taken, insert_acceptance
 from posthouse.storage.sqlite.administration import SqliteAdministration
+from posthouse.storage.sqlite.backup import Backup
 from posthouse.storage.sqlite.changes import LocalChanges
 from posthouse.storage.sqlite.checkpoint import Checkpointer
 from posthouse.storage.sqlite.connection import DATABASE, forget
@@ -21,19 +22,26 @@ from posthouse.storage.sqlite.content import SqliteContent, SqliteDraft
 from posthouse.storage.sqlite.credentials import SqliteCredentials
 from posthouse.storage.sqlite.directory import SqliteDirectory
 from posthouse.storage.sqlite.errors import storage_errors
+from posthouse.storage.sqlite.hold import SweepLock
 from posthouse.storage.sqlite.incarnation import Incarnation
+from posthouse.storage.sqlite.integrity import Inspector, mend_claims, mend_counters, mend_messages
 from posthouse.storage.sqlite.journey import SqliteJourney
 from posthouse.storage.sqlite.maildrops import SqliteMaildrops
+from posthouse.storage.sqlite.migrate import OnMigrated
+from posthouse.storage.sqlite.retention import sweep_journeys, sweep_refused
 from posthouse.storage.sqlite.schema import open_database
 from posthouse.storage.sqlite.settle import write_settlement
 from posthouse.storage.sqlite.spool import SqliteSpool
-from posthouse.storage.sqlite.sweep import sweep_messages, take_over_dead
+from posthouse.storage.sqlite.sweep import sweep_messages, sweep_orphans, take_over_dead
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.turn import WriterTurn
 from posthouse.storage.sqlite.writer import Batches, InlineWriter, ThreadWriter, Work, Writer, exit_now
+from posthouse.storage.upkeep import Flaw, Manifest, Order, Retention, Tell, tell_nobody
 
 LIGHT_ROWS = 16
 """Entries and spool rows that one piece of light work may write."""
+TIDY_EVERY_S = 3600.0
+"""How often a sweep looks for orphaned files and old journeys, which it reads through."""
 _INCARNATION_OCTETS = 8
 
 
@@ -51,7 +59,9 @@ class SqliteStorage:
         content: SqliteContent,
         clock: Clock,
         random: Random,
+        vfs: str | None,
     ) -> None:
+        self._vfs = vfs
         self._connection = connection
         self._checkpointer = checkpointer
         self._writer = writer
@@ -59,6 +69,9 @@ class SqliteStorage:
         self._incarnation = incarnation
         self._clock = clock
         self._open = True
+        self._sweep_lock = SweepLock(content.folder.parent)
+        self._tidied_at: float | None = None
+        self._backups = 0
         self.content = content
         self.changes = LocalChanges()
         self.directory = SqliteDirectory(readers)
@@ -80,9 +93,11 @@ class SqliteStorage:
         inline_writer: bool = False,
         create: bool = False,
         on_fatal: Callable[[str], None] = exit_now,
+        on_migrated: OnMigrated | None = None,
     ) -> SqliteStorage:
-        """Open the database in `data_dir`; only `create` makes a new one. Raises StorageDamaged, StorageBusy.
+        """Open the database in `data_dir`; only `create` makes a new one, only with `on_migrated` an older one changes.
 
+        Raises StorageDamaged, StorageOutdated, StorageFull, StorageBusy.
         `inline_writer`: no thread at all, each call commits before it returns. `on_fatal` must not return in a
         process that serves: it is called when nothing may be answered any more.
         """
@@ -92,7 +107,9 @@ class SqliteStorage:
         with storage_errors():
             if create:
                 disk.make_folder(data_dir)
-            connection = open_database(path, vfs=vfs, create=create, file_system=disk)
+            connection = open_database(
+                path, vfs=vfs, create=create, file_system=disk, now=clock.now(), on_migrated=on_migrated
+            )
             disk.make_folder(folder)
             disk.sync_folder(data_dir)
             incarnation = Incarnation(data_dir / "incarnations", random.octets(_INCARNATION_OCTETS).hex())
@@ -107,6 +124,7 @@ class SqliteStorage:
             content=SqliteContent(folder, incarnation.name, disk, readers),
             clock=clock,
             random=random,
+            vfs=vfs,
         )
         await storage._begin()
         return storage
@@ -131,12 +149,44 @@ class SqliteStorage:
             self.changes.notify()
         return settled
 
-    async def sweep(self, now: float) -> None:
-        disk = self.content.file_system
-        folder = self.content.folder
-        if await take_over_dead(self._writer, self._readers, self._incarnation, folder, disk):
+    async def sweep(self, now: float, retention: Retention | None = None) -> None:
+        content, writer, readers = self.content, self._writer, self._readers
+        if await take_over_dead(writer, readers, self._incarnation, content):
             self.changes.notify()
-        await sweep_messages(self._writer, self._readers, folder, disk, now)
+        await sweep_messages(writer, readers, self._sweep_lock, content.folder, content.file_system, now)
+        if retention is not None:
+            await sweep_refused(writer, readers, retention, now)
+        if self._tidied_at is None or abs(now - self._tidied_at) >= TIDY_EVERY_S:
+            self._tidied_at = now
+            await sweep_orphans(readers, content, self._incarnation.name)
+            if retention is not None:
+                await sweep_journeys(writer, readers, retention, now)
+
+    async def check(self, tell: Tell = tell_nobody, *, mend: bool = False) -> AsyncGenerator[Flaw, None]:
+        inspector = Inspector(self._readers, self.content, self._incarnation.name, tell)
+        async for flaw in inspector.flaws():
+            yield flaw
+        if not mend:
+            return
+        now = self._clock.now()
+        for folder in inspector.wrong_folders:
+            await self._writer.submit(lambda connection, folder=folder: mend_counters(connection, folder))  # type: ignore[misc]
+        if inspector.unlisted_messages:
+            await self._writer.submit(lambda connection: mend_messages(connection, inspector.unlisted_messages, now))
+        await self._writer.submit(mend_claims)
+        self.changes.notify()
+
+    async def backup(self, target: Path, order: Order, tell: Tell = tell_nobody) -> Manifest:
+        work = Backup(
+            data_dir=self.content.folder.parent,
+            target=target,
+            vfs=self._vfs,
+            disk=self.content.file_system,
+            tell=tell,
+            now=self._clock.now(),
+        )
+        self._backups += 1
+        return await work.run(self._readers, self._sweep_lock, order, f"{self._incarnation.name}-{self._backups}")
 
     async def close(self) -> None:
         """Commit what was submitted, discard open drafts, release our claims. Safe to call twice."""
@@ -170,8 +220,7 @@ class SqliteStorage:
         now = self._clock.now()
         try:
             await self._writer.submit(lambda connection: self._incarnation.begin(connection, now))
-            disk = self.content.file_system
-            await take_over_dead(self._writer, self._readers, self._incarnation, self.content.folder, disk)
+            await take_over_dead(self._writer, self._readers, self._incarnation, self.content)
         except BaseException:
             self.abandon()
             raise

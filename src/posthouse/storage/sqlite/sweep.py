@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import apsw
 
 from posthouse.storage.filesystem import FileSystem
 from posthouse.storage.sqlite.connection import row, rows
+from posthouse.storage.sqlite.content import SqliteContent
+from posthouse.storage.sqlite.hold import PAUSE_S, SweepLock
 from posthouse.storage.sqlite.incarnation import Incarnation, free_claims, orphans
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.writer import Writer
@@ -26,15 +29,38 @@ _REMOVE_CONTENT = """
 DELETE FROM contents WHERE content = ?1 AND NOT EXISTS (SELECT 1 FROM messages WHERE content = ?1) RETURNING file"""
 
 
-async def sweep_messages(writer: Writer, readers: Readers, folder: Path, file_system: FileSystem, now: float) -> None:
-    """Remove messages that have been unreferenced long enough, some in each transaction."""
+async def sweep_messages(
+    writer: Writer, readers: Readers, lock: SweepLock, folder: Path, file_system: FileSystem, now: float
+) -> None:
+    """Remove messages that have been unreferenced long enough, some in each transaction.
+
+    While a backup holds the sweep, nothing goes: the next sweep finds it all.
+    """
     before = now - UNREFERENCED_KEPT_S
-    more = True
-    while more:
-        more, files = await writer.submit(lambda connection: _remove_some(connection, before))
-        for file in files:
-            path = folder / file
-            await readers.disk(lambda path=path: file_system.remove(path))  # type: ignore[misc]
+    while True:
+        with lock.sweeping() as allowed:
+            if not allowed:
+                return
+            more, files = await writer.submit(lambda connection: _remove_some(connection, before))
+            await _remove_files(readers, folder, file_system, files)
+        if not more:
+            return
+        await asyncio.sleep(PAUSE_S)
+
+
+async def sweep_orphans(readers: Readers, content: SqliteContent, incarnation: str) -> None:
+    """Remove content files that no row names: of the dead, and of our own those that no draft has."""
+
+    def find(connection: apsw.Connection) -> list[str]:
+        return orphans(connection, content.folder, content.file_system, incarnation, content.names_in_use)
+
+    await _remove_files(readers, content.folder, content.file_system, await readers.query(find))
+
+
+async def _remove_files(readers: Readers, folder: Path, file_system: FileSystem, files: list[str]) -> None:
+    for file in files:
+        path = folder / file
+        await readers.disk(lambda path=path: file_system.remove(path))  # type: ignore[misc]
 
 
 def _remove_some(connection: apsw.Connection, before: float) -> tuple[bool, list[str]]:
@@ -53,9 +79,7 @@ def _remove_some(connection: apsw.Connection, before: float) -> tuple[bool, list
     return len(candidates) == _MESSAGES_AT_ONCE, files
 
 
-async def take_over_dead(
-    writer: Writer, readers: Readers, incarnation: Incarnation, folder: Path, file_system: FileSystem
-) -> bool:
+async def take_over_dead(writer: Writer, readers: Readers, incarnation: Incarnation, content: SqliteContent) -> bool:
     """Free the claims of dead incarnations and remove their orphans; whether rows became claimable."""
     freed = False
     for name in await readers.query(incarnation.others):
@@ -63,9 +87,7 @@ async def take_over_dead(
             if not dead:
                 continue
             freed |= await writer.submit(lambda connection, name=name: free_claims(connection, name))  # type: ignore[misc]
-            for file in await readers.query(lambda connection: orphans(connection, folder, file_system)):
-                path = folder / file
-                await readers.disk(lambda path=path: file_system.remove(path))  # type: ignore[misc]
+            await sweep_orphans(readers, content, incarnation.name)
             await writer.submit(lambda connection, name=name: _forget(connection, name))  # type: ignore[misc]
             incarnation.forget(name)
     return freed

@@ -1,0 +1,212 @@
+"""`posthouse migrate`, `backup` and `restore`: the store as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from posthouse.cli.common import (
+    ConfigOption,
+    JsonOption,
+    Problem,
+    become_owner,
+    load_config,
+    print_json,
+    require_writable,
+    with_storage,
+)
+from posthouse.cli.house import CONFIG_NAME
+from posthouse.cli.progress import progress_shown
+from posthouse.mail.words import count, moment, size
+from posthouse.storage.errors import StorageError
+from posthouse.storage.upkeep import HOUSE, Counts, Manifest, Migrated, Order, Restored
+
+if TYPE_CHECKING:
+    from posthouse.app import World
+    from posthouse.config import Config
+    from posthouse.storage.interfaces import Storage
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("migrate")(migrate)
+    app.command("backup")(backup)
+    app.command("restore")(restore)
+
+
+def migrate(config: ConfigOption = None) -> None:
+    """Bring the database to this version, after a snapshot."""
+    import asyncio
+
+    from posthouse.app import World, open_storage
+
+    loaded = load_config(config)
+    become_owner(loaded.data_dir)
+    require_writable(loaded.data_dir)
+    done: list[Migrated] = []
+
+    async def run() -> None:
+        storage = await open_storage(loaded, World(), on_migrated=done.append)
+        await storage.close()
+
+    with not_served(loaded.data_dir, "migrate"):
+        try:
+            asyncio.run(run())
+        except StorageError as exc:
+            raise Problem(str(exc) or type(exc).__name__) from exc
+    if not done:
+        print("The database is of this version already.")
+    for migrated in done:
+        print(f"The database is of schema {migrated.after} now; it was of {migrated.before}.")
+        print(f"Return to what it was with: posthouse restore {migrated.snapshot}")
+
+
+def backup(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False, help="The folder to make.")],
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Copy the whole store into a new folder.
+
+    The copy is the store at one moment; the house may serve meanwhile. The configuration and the self-signed
+    certificate are copied too.
+    """
+    from posthouse.config import ConfigError, find
+
+    target = folder.absolute()
+    try:
+        file = find(config).absolute()
+    except ConfigError as exc:
+        raise Problem(str(exc)) from exc
+
+    async def work(storage: Storage, loaded: Config, _world: World) -> Manifest:
+        with progress_shown() as tell:
+            return await storage.backup(target, _order(loaded, file), tell)
+
+    manifest = with_storage(config, work)
+    if json:
+        print_json([{"folder": str(target), **dataclasses.asdict(manifest)}])
+        return
+    print(f"The backup is in {target}: {_told(manifest.counts)}.")
+    for path in manifest.left_out:
+        print(f"It does not hold {path}: keep a copy of it elsewhere.")
+    print(f"Return to it with: posthouse restore {target}")
+
+
+def _order(config: Config, file: Path) -> Order:
+    """What belongs to the house besides its store: what is ours is copied, what others manage is named."""
+    from posthouse.app import SELF_SIGNED
+
+    pair = {name: config.data_dir / name for name in SELF_SIGNED if (config.data_dir / name).is_file()}
+    left_out = [path for path in (config.tls.certificate, config.tls.key) if path is not None]
+    house = {CONFIG_NAME: file, **pair}
+    for name, path in [*house.items()]:
+        # Root may read what the owner of the store may not.
+        if not os.access(path, os.R_OK):
+            left_out.append(house.pop(name))
+    return Order(hostname=config.hostname, house=house, left_out=tuple(map(str, left_out)))
+
+
+def restore(
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR", show_default=False, help="A backup, or the snapshot of a migration.")
+    ],
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Return to a backup, or to a migration's snapshot.
+
+    A backup is restored where there is no store; a snapshot takes the place of the store that is there, which is kept
+    in a folder of its own. What waited in the queue is held until it is released: it may have been sent meanwhile.
+    """
+    from posthouse.app import World, restore_storage
+
+    # As it was written on the command line, it belongs to this folder; as another user we may not see it.
+    source = source.absolute()
+    if not source.exists():
+        raise Problem(f"{source} does not exist; name a folder that posthouse backup made")
+    loaded = _config_for(source, config)
+    become_owner(loaded.data_dir)
+    is_new = not loaded.data_dir.exists()
+    try:
+        loaded.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        require_writable(loaded.data_dir)
+        with not_served(loaded.data_dir, "restore"), progress_shown() as tell:
+            restored = restore_storage(loaded, World(), source, tell)
+    except (StorageError, OSError) as exc:
+        if is_new:
+            with contextlib.suppress(OSError):
+                (loaded.data_dir / "serve.lock").unlink(missing_ok=True)
+                loaded.data_dir.rmdir()
+        raise Problem(str(exc)) from exc
+    if json:
+        print_json([{"data_dir": str(loaded.data_dir), **_fields(restored)}])
+        return
+    _tell_restored(restored, source, loaded.data_dir)
+
+
+def _config_for(source: Path, named: Path | None) -> Config:
+    """The configuration that is there; where there is none, the backup's is put in its place."""
+    from posthouse.config import ConfigError, find
+
+    kept = source / HOUSE / CONFIG_NAME
+    try:
+        path = find(named)
+    except ConfigError:
+        path = Path(CONFIG_NAME)
+    if not path.exists() and kept.is_file():
+        try:
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(kept.read_bytes())
+        except OSError as exc:
+            raise Problem(f"{path} cannot be written: {exc.strerror}; name another place with --config") from exc
+        print(f"The configuration was put back as {path}: look whether its paths are right.", file=sys.stderr)
+    return load_config(named if named is not None else path)
+
+
+def _fields(restored: Restored) -> dict[str, Any]:
+    fields = dataclasses.asdict(restored)
+    return {**fields, "set_aside": None if restored.set_aside is None else str(restored.set_aside)}
+
+
+def _tell_restored(restored: Restored, source: Path, data_dir: Path) -> None:
+    print(f"{data_dir} is as it was on {moment(restored.made_at)}: {_told(restored.counts)}.")
+    print(f"Mail that was accepted after that is not in it. (From {source})")
+    if restored.dropped:
+        entries = count(restored.dropped, "entry or recipient", "entries or recipients")
+        print(f"{entries} left out, whose content had been deleted or delivered since.")
+    if restored.set_aside is not None:
+        print(f"What was there until now is in {restored.set_aside}; remove that folder when nobody misses anything.")
+    if restored.held:
+        print(f"{count(restored.held, 'recipient is', 'recipients are')} held: they may have been sent meanwhile.")
+        print("See them with: posthouse queue list; send them with: posthouse queue release --restored")
+    print("Look at all of it with: posthouse check --store; then start the house: posthouse serve")
+
+
+def _told(counts: Counts) -> str:
+    messages = f"{count(counts.entries, 'message', 'messages')} in maildrops"
+    accounts = f"of {count(counts.accounts, 'account', 'accounts')}"
+    queued = f"{count(counts.queued, 'recipient', 'recipients')} in the queue"
+    return f"{messages} {accounts}, {queued}, {size(counts.content_octets)} of content"
+
+
+@contextlib.contextmanager
+def not_served(data_dir: Path, doing: str) -> Iterator[None]:
+    """No house serves this folder, and none begins to meanwhile."""
+    from posthouse.workers import AlreadyServed, lock_folder
+
+    try:
+        descriptor = lock_folder(data_dir)
+    except AlreadyServed as exc:
+        raise Problem(f"{exc}; end it first, then {doing}") from exc
+    try:
+        yield
+    finally:
+        os.close(descriptor)

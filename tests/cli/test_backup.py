@@ -1,0 +1,121 @@
+"""`posthouse backup`, `restore` and `queue release --restored` as an operator uses them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from posthouse import __version__
+from posthouse.workers import lock_folder
+from tests.cli.conftest import CONFIG, Command
+from tests.cli.test_queue import send
+from tests.running_house import RunningHouse
+from tests.storage.sqlite.old import make_old
+
+
+@pytest.fixture
+def waiting(furnished: Command) -> str:
+    """The house with a letter in its queue; its queue id. The house no longer runs."""
+    with RunningHouse(Path(), ("ada@here.test",)) as house:
+        return send(house.ports["submission"])
+
+
+def test_a_backup_is_taken_and_restored(furnished: Command, waiting: str, tmp_path: Path) -> None:
+    run = furnished.run
+    (tmp_path / "self-signed.crt").write_text("certificate")
+    (tmp_path / "self-signed.key").write_text("key")
+    ran = run("backup", "saved")
+    assert (ran.status, ran.err) == (0, "")
+    assert "1 recipient in the queue" in ran.out
+    assert f"posthouse restore {tmp_path / 'saved'}" in ran.out
+    assert run("restore", "saved").failed_with("holds a store already", "mv")
+    for name in ("posthouse.db", "content", "self-signed.crt", "self-signed.key"):
+        path = tmp_path / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    ran = run("restore", "saved")
+    assert (ran.status, ran.err) == (0, "")
+    assert "1 recipient is held" in ran.out
+    assert "posthouse queue release --restored" in ran.out
+    assert "posthouse serve" in ran.out
+    assert (tmp_path / "self-signed.key").read_text() == "key"
+    assert "held by restore" in run("queue", "list").out
+    (row,) = json.loads(run("queue", "list", "--json").out)
+    assert (row["held"], row["held_by_restore"]) == (True, True)
+    assert run("queue", "release").failed_with("name one message")
+    assert run("queue", "release", waiting, "--all").failed_with("name one message")
+    assert run("queue", "release", "--restored").out == "1 recipient released.\n"
+    assert run("queue", "release", "--all").out == "0 recipients released.\n"
+    events = json.loads(run("journey", waiting, "--json").out)
+    assert [event["action"] for event in events if event["event"] == "operated"] == ["release"]
+    assert run("check", "--store").status == 0
+
+
+def test_a_lost_machine_is_restored_with_its_configuration(furnished: Command, tmp_path: Path) -> None:
+    (row,) = json.loads(furnished.run("backup", "saved", "--json").out)
+    assert (row["posthouse"], row["counts"]["accounts"]) == (__version__, 1)
+    backup = tmp_path.parent / f"{tmp_path.name}-saved"
+    (tmp_path / "saved").rename(backup)
+    for path in tmp_path.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    ran = furnished.run("restore", str(backup), "--json")
+    assert ran.status == 0
+    assert "configuration was put back" in ran.err
+    assert (tmp_path / "posthouse.toml").read_text() == CONFIG
+    assert (tmp_path / "posthouse.toml").stat().st_mode & 0o777 == 0o600
+    assert json.loads(ran.out)[0]["held"] == 0
+    assert "ada@here.test" in furnished.run("account", "list").out
+
+
+def test_certificates_of_others_are_said_to_be_left_out(furnished: Command, tmp_path: Path) -> None:
+    (tmp_path / "posthouse.toml").write_text(CONFIG + '\n[tls]\ncertificate = "a.pem"\nkey = "k.pem"\n')
+    out = furnished.run("backup", "saved").out
+    assert f"does not hold {tmp_path / 'a.pem'}" in out
+    assert f"does not hold {tmp_path / 'k.pem'}" in out
+
+
+def test_what_cannot_be_done_is_one_line(furnished: Command, tmp_path: Path) -> None:
+    run = furnished.run
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    assert run("backup", "full").failed_with("exists already")
+    assert run("backup", "no/where").failed_with("mkdir -p")
+    assert run("restore", "nothing").failed_with("does not exist")
+    assert run("restore", "full").failed_with("not a backup")
+    assert run("restore", "posthouse.toml").failed_with("neither a backup nor a snapshot")
+
+
+def test_a_house_that_runs_is_backed_up_and_not_restored_over(furnished: Command, tmp_path: Path) -> None:
+    with RunningHouse(Path(), ("ada@here.test",)) as house:
+        queue_id = send(house.ports["submission"])
+        assert furnished.run("backup", "saved").status == 0
+        assert furnished.run("restore", "saved").failed_with("end it first")
+        assert queue_id in furnished.run("queue", "list").out
+
+
+def test_a_failed_restore_leaves_no_folder(furnished: Command, tmp_path: Path) -> None:
+    furnished.run("backup", "saved")
+    (tmp_path / "saved" / "posthouse.db").write_bytes(b"x")
+    (tmp_path / "posthouse.toml").write_text(CONFIG.replace('data_dir = "."', 'data_dir = "new/data"'))
+    assert furnished.run("restore", "saved").failed_with("not what the manifest says")
+    assert not (tmp_path / "new" / "data").exists()
+
+
+def test_a_migration_is_undone(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "posthouse.toml").write_text(CONFIG)
+    make_old(tmp_path)
+    command.run("migrate")
+    (snapshot,) = tmp_path.glob("*.snapshot")
+    descriptor = lock_folder(tmp_path)
+    assert command.run("restore", str(snapshot)).failed_with("end it first")
+    os.close(descriptor)
+    ran = command.run("restore", str(snapshot))
+    assert (ran.status, ran.err) == (0, "")
+    assert "1 message in maildrops" in ran.out
+    assert "replaced-" in ran.out
+    assert command.run("account", "list").failed_with("older posthouse")
+    assert command.run("migrate").status == 0
+    assert "alice@house.test" in command.run("account", "list").out

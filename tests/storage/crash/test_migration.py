@@ -1,0 +1,141 @@
+"""A power cut, or a disk that fails, at any moment of a migration: the old database or the new one, never neither."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import apsw
+import pytest
+from tests.storage.crash.disk import PowerCut, power_cuts, states, write_out
+from tests.storage.crash.house import recording
+from tests.storage.crash.recording import Fault, Recorder, Trouble
+from tests.storage.crash.recovery import scratch_folder
+from tests.storage.sqlite.old import make_old
+
+from posthouse.storage.errors import StorageError
+from posthouse.storage.filesystem import RealFileSystem
+from posthouse.storage.sqlite.connection import DATABASE
+from posthouse.storage.sqlite.migrate import Migrations, migrations
+from posthouse.storage.sqlite.schema import open_database
+from posthouse.storage.upkeep import Migrated
+
+SEED = 20_261_123
+NOW = 1_700_000_000.0
+# A migration that rewrites what is there, as later ones will.
+REBUILDS: Migrations = (
+    *migrations(),
+    (
+        migrations()[-1][0] + 1,
+        """
+        CREATE TABLE rebuilt(domain TEXT PRIMARY KEY, more TEXT) STRICT, WITHOUT ROWID;
+        INSERT INTO rebuilt SELECT domain, 'more' FROM domains;
+        DROP TABLE domains;
+        ALTER TABLE rebuilt RENAME TO domains;
+        CREATE TABLE bulk(x BLOB) STRICT;
+        INSERT INTO bulk SELECT randomblob(3000) FROM (VALUES (1), (2), (3), (4), (5), (6), (7), (8));
+        """,
+    ),
+)
+SCHEMA = REBUILDS[-1][0]
+
+
+def bring_up(recorder: Recorder) -> list[Migrated]:
+    told: list[Migrated] = []
+    connection = open_database(
+        recorder.folder / DATABASE,
+        vfs=recorder.vfs_name,
+        create=False,
+        file_system=recorder.file_system,
+        now=NOW,
+        on_migrated=told.append,
+        known=REBUILDS,
+    )
+    connection.close(True)
+    return told
+
+
+def complaint(folder: Path, *, must_be: int | None) -> str | None:
+    """What is wrong with what a power cut left, if anything is; `must_be` is the schema that was promised."""
+    path = folder / DATABASE
+    snapshots = list(folder.glob("*.snapshot"))
+    for one in snapshots:
+        if (found := examined(one)) != (1, 1):
+            return f"{one.name}: {found}"
+    schema, mail = examined(path)
+    if mail != 1 or schema not in (1, SCHEMA) or must_be not in (None, schema):
+        return f"{schema}, {mail}, {must_be}"
+    if schema == SCHEMA and not snapshots:
+        return "migrated without a snapshot"
+    # Whatever was left, the next start goes on.
+    open_database(
+        path,
+        vfs=None,
+        create=False,
+        file_system=RealFileSystem(),
+        now=NOW + 60,
+        on_migrated=lambda _: None,
+        known=REBUILDS,
+    ).close(True)
+    return None if examined(path) == (SCHEMA, 1) else "the next start did not migrate"
+
+
+def examined(path: Path) -> tuple[int, int]:
+    """(schema, entries) of a sound database."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        assert connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+        schema = connection.pragma("user_version")
+        assert isinstance(schema, int)
+        return schema, connection.execute("SELECT count(*) FROM entries").fetchall()[0][0]
+    finally:
+        connection.close()
+
+
+def complaints(recorder: Recorder, cuts: list[PowerCut], promised_at: int | None) -> list[str]:
+    found = []
+    with scratch_folder() as scratch:
+        for cut, files in states(recorder.log, cuts):
+            folder = scratch / "left"
+            folder.mkdir()
+            write_out(files, folder)
+            must_be = SCHEMA if promised_at is not None and cut.position >= promised_at else None
+            if (wrong := complaint(folder, must_be=must_be)) is not None:
+                found.append(f"{cut}: {wrong}")
+            shutil.rmtree(folder)
+    return found
+
+
+def test_a_power_cut_at_any_moment_of_a_migration() -> None:
+    with scratch_folder() as folder, recording(folder) as recorder:
+        make_old(folder, vfs=recorder.vfs_name, file_system=recorder.file_system)
+        since = recorder.position
+        assert len(bring_up(recorder)) == 1
+        cuts = power_cuts(recorder.log, since=since, shuffles=1, seed=SEED)
+        assert len(cuts) > 60
+        assert complaints(recorder, cuts, recorder.position) == []
+
+
+@pytest.mark.conformance("C290")
+@pytest.mark.parametrize("trouble", Trouble)
+def test_a_disk_that_fails_at_any_moment_of_a_migration(trouble: Trouble) -> None:
+    nth, refused = 0, 0
+    while nth < 400:
+        with scratch_folder() as folder, recording(folder) as recorder:
+            make_old(folder, vfs=recorder.vfs_name, file_system=recorder.file_system)
+            recorder.fault = Fault(trouble, nth)
+            promised: int | None = None
+            try:
+                bring_up(recorder)
+                promised = recorder.position
+            except (apsw.Error, OSError, StorageError):
+                refused += 1
+            hit, recorder.fault = recorder.fault.hit, None
+            if hit is None:
+                break
+            cuts = power_cuts(recorder.log, since=recorder.position, shuffles=1, seed=SEED)
+            chosen = random.Random(nth).sample(cuts, min(3, len(cuts)))
+            assert complaints(recorder, chosen, promised) == [], (nth, hit)
+        nth += 1
+    assert refused > 20

@@ -257,7 +257,7 @@ class House:
         tls_options = ServerOptions(
             hostname=config.hostname,
             message_size_octets=config.reception.message_size_octets,
-            auth_mechanisms=("PLAIN", "LOGIN") if role is Role.SUBMISSION else (),
+            auth_mechanisms=_smtp_mechanisms(config) if role is Role.SUBMISSION else (),
             auth_required=role is Role.SUBMISSION,
             max_recipients=config.reception.recipients,
         )
@@ -435,6 +435,11 @@ def _identity_rules(config: Config) -> IdentityRules:
         window_s=auth.slowing_window,
     )
     return IdentityRules(limiter=limiter, scram=auth.scram, scram_for_passwords=auth.scram_for_passwords)
+
+
+def _smtp_mechanisms(config: Config) -> tuple[str, ...]:
+    """What AUTH offers, the strongest first."""
+    return (*((SCRAM_SHA_256,) if config.auth.scram else ()), "PLAIN", "LOGIN")
 
 
 def _resolver(config: Config) -> Resolver:

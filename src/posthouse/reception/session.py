@@ -30,6 +30,7 @@ from posthouse.protocol.smtp import (
     Hello,
     Mail,
     Recipient,
+    ScramVerifierWanted,
     StartTls,
     Verify,
 )
@@ -179,6 +180,8 @@ class SmtpSession:
                 self.smtp.reply(Reply(250, None, "greets you"))
             case Authenticate():
                 await self._authenticate(event)
+            case ScramVerifierWanted(login=login):
+                await self._provide_scram(login)
             case Verify():
                 self.smtp.reply(_CANNOT_VERIFY)
             case StartTls():
@@ -213,16 +216,39 @@ class SmtpSession:
         self._account = None
         self.smtp.tls_started(self.door.tls_options)
 
-    async def _authenticate(self, event: Authenticate) -> None:
+    async def _provide_scram(self, login: str) -> None:
+        """What a SCRAM exchange needs of a login, known or not."""
         try:
-            account = await self.door.authenticator.authenticate(
+            wanted = self.door.authenticator.scram_verifier(login, peer_address=self.stream.peer_address)
+            self.smtp.provide_scram(*await wanted)
+        except (TooManyLogins, StorageError):
+            self._refuse("AUTH", _LOGIN_LATER)
+
+    async def _account_of(self, event: Authenticate) -> Account | None:
+        """Whom a login, by password or by SCRAM, has shown to be there. Raises TooManyLogins, StorageError."""
+        authenticator, peer_address, session = self.door.authenticator, self.stream.peer_address, self._session
+        if event.proven is None:
+            return await authenticator.authenticate(
                 event.login,
                 event.password,
-                peer_address=self.stream.peer_address,
+                peer_address=peer_address,
                 protocol="smtp",
-                session=self._session,
+                session=session,
                 authorization_id=event.authorization_id,
             )
+        return await authenticator.scram_finished(
+            event.login,
+            event.proven,
+            stored_key=event.stored_key,
+            peer_address=peer_address,
+            protocol="smtp",
+            session=session,
+            authorization_id=event.authorization_id,
+        )
+
+    async def _authenticate(self, event: Authenticate) -> None:
+        try:
+            account = await self._account_of(event)
         except (TooManyLogins, StorageError):
             self._refuse("AUTH", _LOGIN_LATER)
             return

@@ -52,6 +52,7 @@ _BEGIN_TLS = reply(220, "2.0.0", "Begin TLS")
 _LOGIN_OK = reply(235, "2.7.0", "Welcome")
 _LOGIN_WRONG = reply(535, "5.7.8", "The login or the password is wrong")
 _LOGIN_LATER = reply(454, "4.7.0", "Logins cannot be checked now; try again later")
+_LOGIN_ENDED = reply(421, "4.7.0", "This login has ended; log in again")
 _CANNOT_VERIFY = reply(252, "2.1.5", "Not verified; send the message and see")
 _IDLE = reply(421, "4.4.2", "No command came in time; goodbye")
 _TOO_MANY_ERRORS = reply(421, "4.7.0", "Too many errors; goodbye")
@@ -264,6 +265,11 @@ class SmtpSession:
     async def _begin_transaction(self, event: Mail) -> None:
         peer = self._peer()
         try:
+            if self._account is not None and not await self.door.authenticator.is_welcome(self._account):
+                # Suspended or removed since: an open session must not go on sending for whoever stole the password.
+                self._log.warning("login ended", login=self._account.login)
+                self.smtp.reply(_LOGIN_ENDED)
+                return
             judged = await self.door.admission.judge_sender(peer, event.reverse_path)
         except StorageError:
             judged = replies.DIRECTORY_UNAVAILABLE

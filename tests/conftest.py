@@ -1,5 +1,5 @@
-"""What every test has: the run's seed, Hypothesis's profiles, and the rule about skipped tests."""
+"""What every test has: the run's seed, Hypothesis's profiles, the rule about skips, the table of conformance."""
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.plugins.seed", "tests.plugins.skips"]
+pytest_plugins = ["tests.plugins.seed", "tests.plugins.skips", "tests.plugins.conformance"]

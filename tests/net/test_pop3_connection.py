@@ -96,7 +96,7 @@ async def test_a_refused_login_says_why() -> None:
 
 
 @pytest.mark.parametrize(("name", "password"), [("me\r\nDELE 1", "x"), ("me", "a\nb"), ("me", ""), ("", "x")])
-@pytest.mark.conformance("security-19")
+@pytest.mark.conformance("S19")
 async def test_a_login_that_cannot_be_sent(name: str, password: str) -> None:
     async with connected(Send("+OK"), Hang()) as (ours, peer):
         await ours.start()

@@ -286,7 +286,7 @@ async def test_a_transaction_has_a_deadline_in_all() -> None:
         (b"a\r", b"", b"b"),
     ],
 )
-@pytest.mark.conformance("security-1")
+@pytest.mark.conformance("S1")
 async def test_bare_line_ends_never_leave(chunks: tuple[bytes, ...]) -> None:
     async with greeted(*ENVELOPE, Hang()) as (ours, peer):
         with pytest.raises(ContentUnfit):

@@ -45,6 +45,16 @@ def s_nail() -> Program:
 
 
 @pytest.fixture
+def nmap() -> Program:
+    return program("nmap")
+
+
+@pytest.fixture
+def testssl() -> Program:
+    return program("testssl")
+
+
+@pytest.fixture
 def smtp_source() -> SmtpSource:
     return SmtpSource(program("smtp-source"))
 

@@ -78,10 +78,11 @@ NULS = {
 }
 
 
-def random_body(seed: int) -> bytes:
+def random_body(seed: int, *, long_lines: bool = True) -> bytes:
     """A heap of what is hard, always the same for the same seed."""
     chance = random.Random(seed)
-    pieces = [chance.choice(_PIECES) for _ in range(chance.randrange(1, 120))]
+    choice = _PIECES if long_lines else tuple(piece for piece in _PIECES if len(piece) < 100)
+    pieces = [chance.choice(choice) for _ in range(chance.randrange(1, 120))]
     # Two pieces may meet as CR CRLF only where one ends in CR, and none does.
     return b"".join(pieces) + CRLF
 
@@ -114,6 +115,13 @@ def well_formed(count: int) -> list[bytes]:
     return [headed(number, body) for number, body in enumerate(bodies[:count])]
 
 
+def lawful(count: int) -> list[bytes]:
+    """So many well-formed messages whose lines RFC 5322 §2.1.1 allows: for clients that break longer ones."""
+    bodies = [body for body in BODIES.values() if len(max(body.split(CRLF), key=len)) <= 998]
+    bodies += [random_body(seed, long_lines=False) for seed in range(count - len(bodies))]
+    return [headed(number, body) for number, body in enumerate(bodies[:count])]
+
+
 def all_odd(count: int, *, nuls: bool = True) -> list[bytes]:
     """So many messages, those included whose header section is odd or not there."""
     special = [*WHOLE.values(), *(NULS.values() if nuls else ())]
@@ -124,6 +132,13 @@ def huge(size_octets: int) -> bytes:
     """One message of at least so many octets, with dots and 8-bit octets all over."""
     block = b"".join(_lines())
     return headed(0, block * (size_octets // len(block) + 1))
+
+
+def huge_header(size_octets: int) -> bytes:
+    """One message with a header section of nearly so many octets, in one long field and in many short ones."""
+    folded = b"X-Long: " + b"\r\n ".join([b"y" * 70] * (size_octets // 2 // 73)) + CRLF
+    fields = b"".join(b"X-%d: %s\r\n" % (number, b"z" * 60) for number in range(size_octets // 2 // 72))
+    return folded + fields + b"\r\nbody\r\n.\r\n"
 
 
 def _lines() -> Iterator[bytes]:

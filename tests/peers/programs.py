@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -36,9 +37,13 @@ def folders(*patterns: str) -> list[str]:
 def environment() -> dict[str, str]:
     """The environment in which unpacked programs find their own libraries, and no settings of the user."""
     binaries = folders("usr/bin", "usr/sbin", "bin", "sbin")
-    libraries = folders("usr/lib/postfix", "usr/lib/*-linux-*", "lib/*-linux-*")
+    # Where Debian's own choice between alternatives would have led: nmap needs a BLAS.
+    alternatives = ("usr/lib/*-linux-*/blas", "usr/lib/*-linux-*/lapack")
+    libraries = folders("usr/lib/postfix", "usr/lib/*-linux-*", "lib/*-linux-*", *alternatives)
     modules = folders("usr/share/perl5", "usr/lib/*/perl5/*", "usr/share/perl/*", "usr/lib/*/perl/*")
     known = {name: os.environ[name] for name in ("TMPDIR", "TZ") if name in os.environ}
+    data = {"NMAPDIR": folders("usr/share/nmap"), "TESTSSL_INSTALL_DIR": folders("etc/testssl")}
+    known |= {name: found[0] for name, found in data.items() if found}
     return known | {
         "HOME": "/nonexistent",
         "LANG": "C.UTF-8",
@@ -59,17 +64,48 @@ class Program:
 
     path: Path
 
-    def __call__(self, *arguments: str | Path, content: bytes = b"", home: Path | None = None) -> Run:
+    def __call__(
+        self,
+        *arguments: str | Path,
+        content: bytes = b"",
+        home: Path | None = None,
+        timeout_s: float = PATIENCE_S,
+        **variables: str,
+    ) -> Run:
         """Run with `content` as standard input; `home` is where it looks for files of its user."""
         finished = subprocess.run(
             [self.path, *arguments],
             input=content,
-            env=environment() | ({"HOME": str(home)} if home else {}),
+            env=environment() | ({"HOME": str(home)} if home else {}) | variables,
             capture_output=True,
-            timeout=PATIENCE_S,
+            timeout=timeout_s,
             check=False,
         )
         return Run(finished.returncode, finished.stdout, finished.stderr)
+
+    def on_a_terminal(self, *arguments: str | Path, home: Path, timeout_s: float = PATIENCE_S) -> Run:
+        """Run as `__call__` does, with a terminal, for programs that insist on one; its screen is the output."""
+        controller, terminal = os.openpty()
+        screen = bytearray()
+        with subprocess.Popen(
+            [self.path, *arguments],
+            env=environment() | {"HOME": str(home), "TERM": "vt100"},
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+        ) as process:
+            os.close(terminal)
+            deadline = time.monotonic() + timeout_s
+            while select.select([controller], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                try:
+                    screen += os.read(controller, 1 << 16)
+                except OSError:  # what Linux says when the last user of the terminal has gone
+                    break
+            else:
+                process.kill()
+            os.close(controller)
+        return Run(process.returncode, bytes(screen), b"")
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,12 @@ class ServedHouse:
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{key}:")))
 
+    def processor_s(self) -> float:
+        """Seconds of the processor used so far, by all threads."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def forget_peak(self) -> None:
         """VmHWM begins again at VmRSS."""
         assert self._process is not None

@@ -17,8 +17,11 @@ _STORED = re.compile(rb"250 2\.0\.0 Stored as ([0-9A-Z]{26})\Z")
 class Wire:
     """One connection. A server that does not answer fails the test after TIMEOUT_S."""
 
-    def __init__(self, port: int, *, tls: ssl.SSLContext | None = None, timeout_s: float = TIMEOUT_S) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+    def __init__(
+        self, port: int, *, tls: ssl.SSLContext | None = None, timeout_s: float = TIMEOUT_S, source: str = ""
+    ) -> None:
+        """`source`: the address of 127.0.0.0/8 to come from, else the system picks 127.0.0.1."""
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout_s, (source, 0) if source else None)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = bytearray()
         if tls is not None:

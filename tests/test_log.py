@@ -31,6 +31,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.conformance("C299", "S28")
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("value", HOSTILE)
 def test_one_line_whatever_the_value(as_json: bool, value: object) -> None:
@@ -43,6 +44,7 @@ def test_one_line_whatever_the_value(as_json: bool, value: object) -> None:
     assert not as_json or json.loads(text)["event"] == "refused"
 
 
+@pytest.mark.conformance("C299", "S28")
 @given(st.text(), st.booleans())
 def test_any_text_is_one_line(value: str, as_json: bool) -> None:
     log, out = logs(as_json)
@@ -56,6 +58,7 @@ def test_values_cannot_pass_for_others() -> None:
     assert out.getvalue().endswith("refused hello='x level=info peer=192.0.2.1' peer=198.51.100.1\n")
 
 
+@pytest.mark.conformance("C299")
 @pytest.mark.parametrize("as_json", [False, True])
 def test_long_values_are_cut(as_json: bool) -> None:
     log, out = logs(as_json)
@@ -77,6 +80,7 @@ def test_the_text_of_an_exception_forges_nothing(as_json: bool) -> None:
     assert (len(lines) == 1) is as_json
 
 
+@pytest.mark.conformance("C299", "S28")
 @pytest.mark.parametrize("as_json", [False, True])
 def test_what_is_named_a_secret_stays_one(as_json: bool) -> None:
     log, out = logs(as_json)
@@ -85,6 +89,7 @@ def test_what_is_named_a_secret_stays_one(as_json: bool) -> None:
     assert "me" in out.getvalue()
 
 
+@pytest.mark.conformance("S28")
 def test_the_traceback_shows_no_values() -> None:
     log, out = logs(False)
 

@@ -22,6 +22,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@pytest.mark.conformance("C298", "S27", "S39")
 def test_makes_a_private_house_that_loads(command: Command) -> None:
     ran = command.run("init", "house", *TOLD)
     assert (ran.status, ran.err) == (0, "")

@@ -117,6 +117,8 @@ PHASES = [
     *((verb, DROP, BOTH_LATER) for verb in ("", "EHLO", "MAIL", "RCPT", "DATA")),
     *((verb, b"\xff\x00garbage\r\n", BOTH_LATER) for verb in ("", "EHLO", "MAIL", "RCPT", "DATA")),
     *((verb, "354 more", BOTH_LATER) for verb in ("EHLO", "MAIL", "RCPT")),
+    ("", "521 5.3.2 no mail here", BOTH_NEVER),  # RFC 7504
+    ("RCPT", "556 5.1.10 no mail there", BOTH_NEVER),
     ("DATA", "250 2.0.0 fine", BOTH_LATER),
     (".", DROP, [Uncertain, Uncertain]),
     (".", b"garbage\r\n", [Uncertain, Uncertain]),
@@ -131,6 +133,7 @@ PHASES = [
 ]
 
 
+@pytest.mark.conformance("C44")
 @pytest.mark.parametrize("pipelining", [True, False])
 @pytest.mark.parametrize(("command", "answer", "outcomes"), PHASES)
 async def test_each_phase_decides_for_each_recipient(

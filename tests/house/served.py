@@ -84,6 +84,11 @@ class ServedHouse:
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{key}:")))
 
+    def descriptors(self) -> int:
+        """Files and sockets that the process holds open."""
+        assert self._process is not None
+        return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+
     def processor_s(self) -> float:
         """Seconds of the processor used so far, by all threads."""
         assert self._process is not None

@@ -27,6 +27,7 @@ def test_a_peer_without_an_address_is_no_trusted_one_and_no_trouble(
             assert other.say("NOOP").startswith(b"250 ")
 
 
+@pytest.mark.conformance("C312", "S20")
 @pytest.mark.parametrize("made", ["SmtpSession", "Pop3Session"])
 def test_a_session_that_cannot_even_begin_ends_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
@@ -44,6 +45,7 @@ def test_a_session_that_cannot_even_begin_ends_no_other(
         house.log.truncate(0)
 
 
+@pytest.mark.conformance("C18")
 def test_a_session_that_begins_while_the_house_closes_is_told(tmp_path: Path) -> None:
     with RunningHouse(tmp_path) as house:
         busy = Wire(house.ports["smtp"]).greet().envelope("bob@here.test")

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import resource
 import socket
+import ssl
 import statistics
 import threading
 import time
@@ -377,6 +378,29 @@ def test_a_thousand_idle_sessions_and_two_hundred_that_dribble(house_with_tls: S
         sessions = IDLE + len(dribbling) + len(stalled)
         assert house.memory_kib("VmRSS") - before < KIB_FOR_EACH * sessions
     answered_within_a_second(house)
+
+
+HALF_OPEN = 500
+
+
+@pytest.mark.conformance("C147")
+def test_handshakes_that_fail_leave_nothing_behind(house_with_tls: ServedHouse, tmp_path: Path) -> None:
+    """Begun and left, broken off, or never TLS: the next client is served, and no descriptor stays open."""
+    house = house_with_tls
+    trust = ssl.create_default_context(cafile=tmp_path / SELF_SIGNED[0])
+    before = house.descriptors()
+    with bounded(house, 2 * HALF_OPEN * KIB_FOR_EACH), contextlib.ExitStack() as open_wires:
+        for number in range(HALF_OPEN):
+            wire = open_wires.enter_context(Wire(house.ports["submissions"]))
+            with contextlib.suppress(OSError):
+                wire.send((b"\x16\x03\x01\x02\0\x01", b"EHLO client.test\r\n" * 30, b"")[number % 3])
+                wire.drop() if number % 2 else wire.end()
+        with Wire(house.ports["submissions"], tls=trust) as wire:
+            wire.greet()
+    answered_within_a_second(house)
+    ends = time.monotonic() + 30
+    while house.descriptors() > before:
+        assert time.monotonic() < ends, f"{house.descriptors() - before} descriptors are left"
 
 
 # Logins of others.

@@ -122,7 +122,7 @@ def test_there_are_enough() -> None:
     assert len(ODD) >= 90
 
 
-@pytest.mark.conformance("C49", "C52", "C53", "C54", "C55", "C60", "C69", "C74", "C242", "C243", "C244", "C254")
+@pytest.mark.conformance("C49", "C52", "C53", "C54", "C55", "C60", "C69", "C74", "C242", "C243", "C244", "C254", "C309")
 @pytest.mark.parametrize("name", ODD)
 def test_sockets_carry(house: RunningHouse, name: str) -> None:
     with Wire(house.ports["smtp"]).greet() as wire:
@@ -152,6 +152,7 @@ def test_content_in_pieces(house: RunningHouse, piece: int) -> None:
 _LINES = st.lists(st.binary(max_size=300).map(lambda line: re.sub(rb"[\r\n]", b".", line)), max_size=30)
 
 
+@pytest.mark.conformance("C49", "C309")
 @given(_LINES)
 def test_any_lines(house: RunningHouse, lines: list[bytes]) -> None:
     content = b"".join(line + b"\r\n" for line in lines)[-4096:].lstrip(b"\n")
@@ -190,6 +191,7 @@ def test_refused_once_and_the_session_goes_on(house: RunningHouse, content: byte
     fetch_only(house, HEAD)
 
 
+@pytest.mark.conformance("C53")
 @pytest.mark.long
 def test_twenty_megabytes(house: RunningHouse) -> None:
     content = HEAD + (b"." + random.Random(20).randbytes(30).hex().encode() + b"\r\n") * 320_000

@@ -212,7 +212,7 @@ def test_what_is_no_tls_ends_at_a_tls_door(house: RunningHouse) -> None:
 # Logins.
 
 
-@pytest.mark.conformance("C115", "C127")
+@pytest.mark.conformance("C115", "C127", "S11")
 def test_a_login_sends_only_as_itself(house: RunningHouse, tls: ssl.SSLContext) -> None:
     with Wire(house.ports["submissions"], tls=tls).greet() as wire:
         assert wire.say(plain(authorization_id=BOB)).startswith(b"535 ")
@@ -260,7 +260,7 @@ _SPELLINGS = (
 OPEN_RELAY = _SPELLINGS.split(" ")
 
 
-@pytest.mark.conformance("C42", "C27", "C282")
+@pytest.mark.conformance("C27", "C42", "C282", "S16")
 @pytest.mark.parametrize("path", OPEN_RELAY)
 @pytest.mark.parametrize("sender", ["spammer@far.test", "", ADA, "root@[127.0.0.1]"])
 def test_nothing_is_relayed_for_strangers(house: RunningHouse, path: str, sender: str) -> None:
@@ -282,7 +282,7 @@ def test_there_are_enough_spellings() -> None:
     assert len(set(OPEN_RELAY)) >= 40
 
 
-@pytest.mark.conformance("C27", "C83")
+@pytest.mark.conformance("C27", "C71", "C83")
 def test_an_alias_is_one_entry_and_its_loop_ends(house: RunningHouse, tls: ssl.SSLContext) -> None:
     with Wire(house.ports["smtp"]).greet() as wire:
         queue_id = wire.deliver(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import random
 import re
@@ -15,7 +16,7 @@ import pytest
 from posthouse.app import SELF_SIGNED
 from posthouse.net.tls import make_self_signed
 from tests.house.wire import Wire
-from tests.running_house import RunningHouse
+from tests.running_house import PASSWORD, RunningHouse
 
 ADA, BOB = "ada@here.test", "bob@here.test"
 LETTER = b"Subject: hi\r\n\r\nhello\r\n"
@@ -342,6 +343,40 @@ def test_a_web_client_agrees_on_nothing_in_tls(house: RunningHouse, door: str) -
     except ssl.SSLError as refused:
         if "ALERT" not in str(refused):
             raise
+
+
+@pytest.mark.conformance("C1")
+@pytest.mark.parametrize("door", ["smtp", "submission"])
+def test_one_greeting_and_then_silence(house: RunningHouse, door: str) -> None:
+    with Wire(house.ports[door]) as wire:
+        assert re.fullmatch(rb"220 mx\.here\.test( [ -~]*)?", wire.reply())
+        wire.end()
+        assert wire.rest() == b""
+
+
+@pytest.mark.conformance("C13")
+@pytest.mark.parametrize(
+    "hello", ["mx.elsewhere.test", "[192.0.2.1]", "[IPv6:2001:db8::1]", "localhost", "HERE.test", "x"]
+)
+def test_a_name_that_is_not_the_peers_is_no_reason(house: RunningHouse, hello: str) -> None:
+    with Wire(house.ports["smtp"]) as wire:
+        wire.greet(hello).deliver(LETTER, BOB)
+    (message,) = fetched(house)
+    assert f"Received: from {hello} (".encode() in message
+
+
+@pytest.mark.conformance("C126")
+def test_starttls_forgets_a_login(house: RunningHouse) -> None:
+    context = ssl.create_default_context(cafile=house.config.data_dir / SELF_SIGNED[0])
+    with Wire(house.ports["submission"]).greet() as wire:
+        token = base64.b64encode(f"\0{ADA}\0{PASSWORD}".encode()).decode()
+        assert wire.say(f"AUTH PLAIN {token}").startswith(b"235 ")
+        assert wire.say("STARTTLS").startswith(b"220 ")
+        wire.start_tls(context)
+        assert wire.say("EHLO client.test").startswith(b"250 ")
+        assert wire.say(f"MAIL FROM:<{ADA}>").startswith(b"530 ")
+        assert wire.say(f"AUTH PLAIN {token}").startswith(b"235 ")
+        assert wire.say(f"MAIL FROM:<{ADA}>").startswith(b"250 ")
 
 
 @pytest.mark.conformance("C142")

@@ -21,6 +21,7 @@ def kathmandu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
+@pytest.mark.conformance("C73")
 @pytest.mark.usefixtures("kathmandu")
 def test_a_date_is_utc_wherever_the_house_stands() -> None:
     assert time.localtime(0).tm_min == 30
@@ -32,6 +33,7 @@ def test_a_field_ends_in_crlf() -> None:
     assert field("Subject", "a\r\n b") == b"Subject: a\r\n b\r\n"
 
 
+@pytest.mark.conformance("C283")
 @pytest.mark.parametrize("value", ["a\r\nb", "a\nb", "a\rb", "a\x00b", "a\r\n \r\n b", "a\r\n", "a\x7fb", "a\r\n\r\nb"])
 def test_a_value_that_would_begin_a_field_is_a_bug(value: str) -> None:
     with pytest.raises(AssertionError):

@@ -57,6 +57,7 @@ class TestPoplib:
         assert [maildrop.without_ours(message) for message in fetched] == ODD
         assert sizes == [len(message) for message in fetched]
 
+    @pytest.mark.conformance("C265")
     def test_fetches_every_octet_over_tls(self, tmp_path: Path) -> None:
         with house_with(tmp_path, ODD) as house:
             trust = ssl.create_default_context(cafile=tmp_path / "self-signed.crt")
@@ -66,6 +67,7 @@ class TestPoplib:
             client.quit()
         assert [maildrop.without_ours(message) for message in fetched] == ODD
 
+    @pytest.mark.conformance("C250")
     def test_top_of_every_message(self, tmp_path: Path) -> None:
         with house_with(tmp_path, ODD) as house:
             client = poplib.POP3("127.0.0.1", house.ports["pop3"], timeout=PATIENCE_S)
@@ -78,6 +80,7 @@ class TestPoplib:
                 wanted = header + empty_line + b"\r\n".join(body.split(b"\r\n")[:3])
                 assert top.rstrip(b"\r\n") == wanted.rstrip(b"\r\n")
 
+    @pytest.mark.conformance("C247")
     def test_deletes(self, tmp_path: Path) -> None:
         with house_with(tmp_path, ODD[:5]) as house:
             client = poplib.POP3("127.0.0.1", house.ports["pop3"], timeout=PATIENCE_S)
@@ -119,6 +122,7 @@ class TestCurl:
             fetched = self.fetch(curl, url, tmp_path, "--cacert", tmp_path / "self-signed.crt")
         assert [maildrop.without_ours(message) for message in fetched] == ODD
 
+    @pytest.mark.conformance("C243")
     def test_lists(self, curl: Program, tmp_path: Path) -> None:
         with house_with(tmp_path, ODD[:3]) as house:
             user = ["--user", f"{ADA}:{PASSWORD}"]

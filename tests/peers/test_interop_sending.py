@@ -50,6 +50,7 @@ def arrived(house: RunningHouse, protocol: str) -> bytes:
     return maildrop.without_ours(entry)
 
 
+@pytest.mark.conformance("C70")
 @pytest.mark.parametrize("way", WAYS)
 class TestDelivers:
     def test_smtplib(self, house: RunningHouse, tmp_path: Path, way: str) -> None:

@@ -25,7 +25,7 @@ TRACE = b"".join(
 )
 CONTENTS = {
     "Received of others": TRACE + b"Subject: x\r\n\r\nbody\r\n",
-    "a signed message": b"DKIM-Signature: v=1; bh=x;\r\n\tb= a b\r\nFrom:  a <A@far.test> \r\nX:\ty \r\n\r\n x \r\n\r\n",
+    "a signed message": b"DKIM-Signature: v=1;\r\n\tb= a b\r\nFrom:  a <A@far.test> \r\nX:\ty \r\n\r\n x \r\n\r\n",
     "dots": b".x\r\n..\r\n\r\n.\r\n..\r\n...\r\n.x\r\n" * 40,
     "a body that begins with a dot": b"Subject: x\r\n\r\n.\r\n.MAIL FROM:<x@y.test>\r\n",
     "a dot at once": b".\r\nMAIL FROM:<x@y.test>\r\nRCPT TO:<ben@there.test>\r\nDATA\r\n",

@@ -96,15 +96,23 @@ CLEAN = {"CRLF NUL.CRLF", "CRLF.NUL CRLF"}
 
 
 @pytest.mark.conformance("C46", "C48", "C277", "S1")
+@pytest.mark.parametrize("in_tls", [False, True], ids=["clear", "TLS"])
 @pytest.mark.parametrize("piece", [0, 1])
 @pytest.mark.parametrize("name", ENDINGS)
-def test_only_crlf_dot_crlf_ends_content(house: RunningHouse, tls: ssl.SSLContext, name: str, piece: int) -> None:
+def test_only_crlf_dot_crlf_ends_content(
+    house: RunningHouse, tls: ssl.SSLContext, name: str, piece: int, in_tls: bool
+) -> None:
+    """Whole, and cut at each octet: into segments, or into records of TLS."""
     smuggled = b"MAIL FROM:<admin@here.test>\r\nRCPT TO:<bob@here.test>\r\nDATA\r\nSubject: smuggled\r\n\r\nx"
     # The one true end inside is of CRCRLF.CRLF: there the octets after it are commands, and not of this test.
     true_end = ENDINGS[name].endswith(b"\r\n.\r\n")
     content = b"Subject: one\r\n\r\nx" + ENDINGS[name] + (b"" if true_end else smuggled + b"\r\n.\r\n")
-    with Wire(house.ports["smtp"]).greet().envelope(BOB) as wire:
-        assert wire.say("DATA").startswith(b"354 ")
+    with Wire(house.ports["smtp"]).greet() as wire:
+        if in_tls:
+            assert wire.say("STARTTLS").startswith(b"220 ")
+            wire.start_tls(_for_localhost(tls))
+            assert wire.say("EHLO client.test").startswith(b"250 ")
+        assert wire.envelope(BOB).say("DATA").startswith(b"354 ")
         wire.send_in_pieces(content, piece)
         answer = wire.reply()
         # Exactly one reply: the next is the one to NOOP.

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.house.wire import Wire
 from tests.peers import maildrop
 from tests.peers.load import SmtpSink, SmtpSource
 from tests.peers.maildrop import ADA
@@ -32,6 +36,27 @@ def test_source_fills_a_maildrop(smtp_source: SmtpSource, tmp_path: Path, sessio
         entries = maildrop.entries(house)
     assert len(entries) == MESSAGES
     assert len(message_ids(entries)) == MESSAGES
+
+
+@pytest.mark.conformance("C59")
+def test_the_final_dot_is_answered_soon_under_load(smtp_source: SmtpSource, tmp_path: Path) -> None:
+    """A client waits ten minutes for it (RFC 5321 §4.5.3.2.6); here ninety-nine in a hundred wait less than 2 s."""
+    with RunningHouse(tmp_path) as house, ThreadPoolExecutor() as others:
+        port = house.ports["smtp"]
+        load = others.submit(smtp_source.send, port, messages=MESSAGES, sessions=50, forward_path=ADA)
+        took = []
+        with Wire(port) as wire:
+            wire.greet()
+            while len(took) < 200 or not load.done():
+                wire.envelope("bob@here.test")
+                assert wire.say("DATA").startswith(b"354 ")
+                begun = time.monotonic()
+                wire.send(b"Subject: x\r\n\r\nx\r\n.\r\n")
+                assert wire.reply().startswith(b"250 ")
+                took.append(time.monotonic() - begun)
+        run = load.result()
+        assert run.succeeded, str(run)
+    assert statistics.quantiles(took, n=100)[-1] < 2.0
 
 
 def test_posthouse_relays_to_a_sink(smtp_source: SmtpSource, smtp_sink: SmtpSink, tmp_path: Path) -> None:

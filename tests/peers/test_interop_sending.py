@@ -159,6 +159,28 @@ class TestRefuses:
         assert maildrop.count(house, BOB) == 0
 
 
+class TestAnotherProtocol:
+    @pytest.mark.conformance("C68", "C296")
+    @pytest.mark.parametrize("door", ["smtp", "submission"])
+    def test_a_web_client_is_sent_away(self, house: RunningHouse, curl: Program, door: str) -> None:
+        """What it posts are no commands: nothing arrives, and it is told at once (`--max-time`)."""
+        commands = f"HELO x\r\nMAIL FROM:<{ADA}>\r\nRCPT TO:<{BOB}>\r\nDATA\r\n\r\nx\r\n.\r\n".encode()
+        url = f"http://127.0.0.1:{house.ports[door]}/"
+        run = curl("-sS", "--disable", "--http0.9", "--max-time", "10", "--data-binary", "@-", url, content=commands)
+        assert run.status != 28, "curl had to wait"
+        assert b"250 " not in run.stdout
+        assert b"354 " not in run.stdout
+        assert maildrop.count(house, BOB) == 0
+
+    @pytest.mark.conformance("C296")
+    def test_a_web_client_in_tls_is_sent_away(self, house: RunningHouse, curl: Program, tmp_path: Path) -> None:
+        url = f"https://{maildrop.TLS_NAME}:{house.ports['submissions']}/"
+        trust = ["--cacert", tmp_path / "self-signed.crt"]
+        run = curl("-sS", "--disable", "--http0.9", "--max-time", "10", *trust, "--data", "EHLO x", url)
+        assert run.status != 28, "curl had to wait"
+        assert b"250 " not in run.stdout
+
+
 class TestOddContents:
     CONTENTS = odd_messages.all_odd(130)
 

@@ -90,7 +90,7 @@ def random_body(seed: int, *, long_lines: bool = True) -> bytes:
 def headed(number: int, body: bytes) -> bytes:
     """A message that other servers have no reason to repair, with this body; `number_of` finds the number again."""
     fields = (
-        "From: <anna@client.test>",
+        "From: <ada@here.test>",
         "To: <ada@here.test>",
         "Date: Mon, 1 Jan 2024 12:00:00 +0000",
         f"Subject: odd {number}",

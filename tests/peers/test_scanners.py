@@ -75,7 +75,7 @@ class TestNmap:
         offered = {door: set(re.split(r", |\n ", found[door].get("output", ""))) for door in found}
         assert offered.keys() == {"smtp", "submission", "submissions"}
         for door, keywords in offered.items():
-            assert {"PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES"} <= keywords
+            assert {"PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "CHUNKING", "DSN"} <= keywords
             assert f"SIZE {house.config.reception.message_size_octets}" in keywords
             assert ("STARTTLS" in keywords) is (door != "submissions")
             # A login only where it is of use, and never in clear.
@@ -84,19 +84,19 @@ class TestNmap:
     @pytest.mark.conformance("C256", "C258", "C265")
     def test_what_pop3_offers(self, nmap: Program, house: RunningHouse, tmp_path: Path) -> None:
         found = scan(nmap, house, tmp_path, "pop3-capabilities")
-        offered = {door: set(found[door].get("output", "").split()) for door in found}
+        offered = {door: set(re.findall(r"[^ (]+(?:\([^)]*\))?", found[door].get("output", ""))) for door in found}
         assert offered.keys() == {"pop3", "pop3s"}
         for door, capabilities in offered.items():
             assert {"TOP", "UIDL", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE", "EXPIRE(NEVER)"} <= capabilities
+            assert ("STLS" in capabilities) is (door == "pop3")
+            # A login only where it is not in clear.
             assert ("USER" in capabilities) is (door == "pop3s")
-            assert any(capability.startswith("SASL") and "PLAIN" in capability for capability in capabilities) <= (
-                door == "pop3s"
-            )
+            assert any(re.match(r"SASL\(.*\bPLAIN\b", each) for each in capabilities) is (door == "pop3s")
 
     @pytest.mark.conformance("C137", "C297")
     def test_ciphers(self, nmap: Program, house: RunningHouse, tmp_path: Path) -> None:
         found = scan(nmap, house, tmp_path, "ssl-enum-ciphers")
-        assert {"smtp", "submissions", "pop3s"} <= found.keys()
+        assert {"smtp", "submissions", "pop3", "pop3s"} <= found.keys()
         for output in found.values():
             tables = {table.get("key"): table for table in output.findall("table")}
             assert tables.keys() == {"TLSv1.2", "TLSv1.3"}
@@ -119,6 +119,7 @@ class TestTestssl:
             ("submissions", ["-p", "-s", "-f", "-P", "-S", "-U"]),
             ("smtp", ["-p", "-s", "-f", "-P", "-S", "-t", "smtp"]),
             ("pop3s", ["-p", "-s", "-f", "-P"]),
+            ("pop3", ["-p", "-s", "-f", "-P", "-t", "pop3"]),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )

@@ -1,4 +1,4 @@
-"""Extensions as real programs use them: STLS, SASL, chunks without a final CRLF."""
+"""Extensions as real programs use them: STLS, SCRAM-SHA-256, chunks without a final CRLF, internationalised mail."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.running_house import PASSWORD, RunningHouse
 pytestmark = pytest.mark.peers
 
 BOB = "bob@here.test"
+GREEK = "δοκιμή@here.test"
 CONTENTS = odd_messages.all_odd(100, nuls=False)
 DOORS = ("smtp", "submission", "submissions", "pop3", "pop3s")
 
@@ -26,7 +27,7 @@ def house(tmp_path: Path) -> Iterator[RunningHouse]:
     """With a certificate, at `tmp_path / "self-signed.crt"`, and no passwords in clear."""
     maildrop.with_tls(tmp_path)
     listen = {door: ["127.0.0.1:0"] for door in DOORS}
-    with RunningHouse(tmp_path, (ADA, BOB), listen=listen, auth={"allow_cleartext": False}) as running:
+    with RunningHouse(tmp_path, (ADA, BOB, GREEK), listen=listen, auth={"allow_cleartext": False}) as running:
         yield running
 
 
@@ -87,8 +88,8 @@ def test_mpop_logs_in_by_sasl_after_stls(house: RunningHouse, mpop: Program, tmp
     assert sorted(got) == sorted(maildrop.entries(house))
 
 
-@pytest.mark.conformance("C129")
-@pytest.mark.parametrize("login", ["plain", "login"])
+@pytest.mark.conformance("C130")
+@pytest.mark.parametrize("login", ["plain", "login", "scram-sha-256"])
 @pytest.mark.parametrize("door", ["submission", "submissions"])
 def test_msmtp_logs_in_by_sasl(house: RunningHouse, msmtp: Program, tmp_path: Path, login: str, door: str) -> None:
     run = msmtp(
@@ -142,3 +143,16 @@ def test_content_without_a_final_crlf(house: RunningHouse, curl: Program, mpop: 
     listed = curl(*options, f"{door}/")
     assert [int(line.split()[1]) for line in listed.stdout.split(b"\r\n")[:-1]] == [len(message) for message in got]
     assert sorted(mpop_fetches(mpop, house, tmp_path, "user", "tls on\ntls_starttls on\n")) == sorted(got)
+
+
+@pytest.mark.conformance("C70", "C194")
+def test_curl_sends_internationalised_mail(house: RunningHouse, curl: Program) -> None:
+    url = f"smtp://127.0.0.1:{house.ports['smtp']}/client.test"
+    content = f"From: <α@client.test>\r\nTo: <{GREEK}>\r\nSubject: δοκιμή\r\n\r\nΓειά\r\n".encode()
+    run = curl(
+        "-sS", "--disable", "--mail-from", "α@client.test", "--mail-rcpt", GREEK, "-T", "-", url, content=content
+    )
+    assert run.succeeded, str(run)
+    (entry,) = maildrop.entries(house, GREEK)
+    assert entry.endswith(content)
+    assert b" with UTF8SMTP id " in entry

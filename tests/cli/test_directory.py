@@ -59,6 +59,16 @@ def test_an_account_comes_and_goes(furnished: Command) -> None:
     assert "bob" not in furnished.run("account", "list").out
 
 
+def test_a_catch_all_is_an_alias_without_a_name(furnished: Command) -> None:
+    added = furnished.run("alias", "add", "@HERE.test", "ada@here.test")
+    assert added.out == "Every other address of here.test now leads to ada@here.test.\n"
+    assert furnished.run("alias", "list").out.splitlines()[1] == "@here.test  ada@here.test"
+    assert furnished.run("alias", "add", "@here.test", "x@far.test").failed_with("already", "posthouse alias list")
+    assert furnished.run("alias", "add", "@far.test", "x@far.test").failed_with("posthouse domain add far.test")
+    assert furnished.run("alias", "add", "@", "x@far.test").failed_with("not a domain")
+    assert furnished.run("alias", "remove", "@here.test").status == 0
+
+
 def test_the_configuration_is_found_in_order(furnished: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert furnished.run("domain", "list").status == 0
     monkeypatch.setenv("POSTHOUSE_CONFIG", "named.toml")

@@ -19,6 +19,7 @@ from posthouse.cli.common import (
     print_rows,
     with_storage,
 )
+from posthouse.mail.address import Address
 from posthouse.mail.words import size
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def account_add(
     config: ConfigOption = None,
     password_stdin: PasswordStdin = False,
     quota: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Most octets in the maildrop, such as 500M or 2G.")
+        str | None,
+        typer.Option(metavar="SIZE", help="Most octets in the maildrop, such as 500M or 2G; 0 takes nothing."),
     ] = None,
 ) -> None:
     """Make an account and a password, which is shown once."""
@@ -208,21 +210,32 @@ def account_remove(
     print(f"{checked} is gone" + ("; its mail is kept." if keep_mail else ", with its mail."))
 
 
+AliasArgument = Annotated[
+    str,
+    typer.Argument(metavar="ADDRESS", show_default=False, help="you@example.org, or @example.org for all other names."),
+]
+
+
 @alias.command("add")
 def alias_add(
-    address: AddressArgument,
+    address: AliasArgument,
     targets: Annotated[list[str], typer.Argument(metavar="TARGET...", show_default=False)],
     config: ConfigOption = None,
 ) -> None:
-    """Let an address lead to others, here or elsewhere."""
-    checked = address_argument(address)
+    """Let an address lead to others, here or elsewhere.
+
+    `@example.org` is the catch-all of a domain: every name in it that nobody has. Whoever is its target may also send
+    as these names.
+    """
+    checked = _alias_argument(address)
     checked_targets = [address_argument(target) for target in targets]
 
     async def work(storage: Storage, _config: Config, _world: World) -> None:
         await storage.administration.add_alias(checked, checked_targets)
 
     with_storage(config, work)
-    print(f"{checked} now leads to {', '.join(map(str, checked_targets))}.")
+    shown = str(checked) if checked.local_part else f"Every other address of {checked.domain}"
+    print(f"{shown} now leads to {', '.join(map(str, checked_targets))}.")
 
 
 @alias.command("list")
@@ -247,15 +260,20 @@ def alias_list(config: ConfigOption = None, json: JsonOption = False) -> None:
 
 
 @alias.command("remove")
-def alias_remove(address: AddressArgument, config: ConfigOption = None) -> None:
-    """Remove an alias."""
-    checked = address_argument(address)
+def alias_remove(address: AliasArgument, config: ConfigOption = None) -> None:
+    """Remove an alias, or the catch-all @example.org of a domain."""
+    checked = _alias_argument(address)
 
     async def work(storage: Storage, _config: Config, _world: World) -> None:
         await storage.administration.remove_alias(checked)
 
     with_storage(config, work)
     print(f"{checked} leads nowhere any more.")
+
+
+def _alias_argument(text: str) -> Address:
+    """An address, or `@domain` for the catch-all."""
+    return Address("", domain_argument(text[1:])) if text.startswith("@") else address_argument(text)
 
 
 def parse_size(text: str) -> int:

@@ -93,10 +93,11 @@ class AccountSummary:
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """The address is a maildrop here."""
+    """The address is a maildrop here. `quota_octets`: None is no limit; 0 takes nothing."""
 
     account: AccountId
     login: str
+    quota_octets: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,8 @@ class AddressNeedsUtf8(AddressError):
 class Address:
     """A mailbox: `local_part` as spelled (quotes included), `domain` as lower-case A-label or `[literal]`.
 
-    `domain` is empty only for `<Postmaster>` without a domain (RFC 5321 §4.5.1).
+    `domain` is empty only for `<Postmaster>` without a domain (RFC 5321 §4.5.1); `local_part` only for the
+    catch-all of a domain, which stands in the directory and in no envelope.
     """
 
     local_part: str

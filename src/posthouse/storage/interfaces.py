@@ -70,6 +70,10 @@ class Directory(Protocol):
 
     async def is_local_domain(self, domain: str) -> bool: ...
 
+    async def domains(self) -> tuple[str, ...]:
+        """The local domains, in order of their names."""
+        ...
+
 
 class Administration(Protocol):
     """Changes to the directory. Raises DirectoryConflict with a sentence for the operator."""
@@ -92,6 +96,13 @@ class Administration(Protocol):
         """All of them or, unless `skip_errors`, none, in one transaction; `dry_run`: none, but all is looked at."""
         ...
 
+    async def system_maildrop(self, login: Address, now: float) -> AccountId:
+        """The account of that login, made if there is none: without an address, and without a way to log in.
+
+        It keeps mail that must be taken and that nobody reads yet.
+        """
+        ...
+
     async def accounts(self) -> tuple[AccountSummary, ...]: ...
 
     async def set_password(self, login: str, verifier: str, now: float, scram: ScramKeys | None = None) -> None: ...
@@ -100,7 +111,9 @@ class Administration(Protocol):
 
     async def remove_account(self, login: str, *, keep_mail: bool, now: float) -> None: ...
 
-    async def add_alias(self, address: Address, targets: Sequence[Address]) -> None: ...
+    async def add_alias(self, address: Address, targets: Sequence[Address]) -> None:
+        """An address with an empty local part is the catch-all of its domain."""
+        ...
 
     async def aliases(self) -> tuple[tuple[Address, tuple[Address, ...]], ...]: ...
 

@@ -59,6 +59,51 @@ async def test_aliases_lead_to_their_targets_in_order(house: House) -> None:
     assert await house.storage.administration.aliases() == ()
 
 
+async def test_a_catch_all_takes_what_nobody_has(house: House) -> None:
+    account = await house.account(quota_octets=0)
+    everything = Address("", alice.domain)
+    await house.storage.administration.add_alias(everything, [alice])
+    resolve = house.storage.directory.resolve
+    for spelling in ("anybody@house.test", "any+body@house.test", '""@house.test', '"@"@house.test'):
+        assert await resolve(parse_address(spelling)) == Expansion((alice,)), spelling
+    for spelling in ("alice@house.test", "alice+any@house.test"):
+        assert await resolve(parse_address(spelling)) == Mailbox(account, str(alice), 0)
+    assert await house.storage.administration.aliases() == ((everything, (alice,)),)
+    await house.storage.administration.remove_account(str(alice), keep_mail=False, now=1.0)
+    with pytest.raises(DirectoryConflict, match=r"posthouse alias remove @house\.test"):
+        await house.storage.administration.remove_domain("house.test")
+    await house.storage.administration.remove_alias(everything)
+    assert await resolve(parse_address("anybody@house.test")) == Unknown()
+
+
+async def test_an_empty_quoted_local_part_is_no_second_name_for_the_catch_all(house: House) -> None:
+    await house.account()
+    with pytest.raises(DirectoryConflict, match=r"@house\.test"):
+        await house.storage.administration.add_alias(parse_address('""@house.test'), [alice])
+
+
+async def test_a_system_maildrop_is_made_once_and_has_no_address(house: House) -> None:
+    login = parse_address("postmaster@mx.house.test")
+    first = await house.storage.administration.system_maildrop(login, 1.0)
+    assert await house.storage.administration.system_maildrop(login, 2.0) == first
+    found = await house.storage.directory.account(str(login))
+    assert found is not None
+    assert (found.account, found.quota_octets, found.credentials) == (first, None, ())
+    assert await house.storage.directory.resolve(login) == Remote("mx.house.test")
+    await house.accept(to=[first])
+    assert len(await house.storage.maildrops.list(first)) == 1
+    await house.storage.administration.set_password(str(login), "verifier", 3.0)
+    await house.storage.administration.add_domain("mx.house.test")
+    with pytest.raises(DirectoryConflict, match=r"posthouse account password postmaster@mx\.house\.test"):
+        await house.storage.administration.add_account(login, verifier="v", quota_octets=None, now=4.0)
+
+
+async def test_local_domains_in_order(house: House) -> None:
+    await house.account()
+    await house.storage.administration.add_domain("another.test")
+    assert await house.storage.directory.domains() == ("another.test", "house.test")
+
+
 async def test_an_account_by_its_login(house: House) -> None:
     account = await house.account(quota_octets=1000)
     found = await house.storage.directory.account("ALICE@house.test")

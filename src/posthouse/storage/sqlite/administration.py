@@ -8,7 +8,7 @@ import apsw
 
 from posthouse.mail.acceptance import INBOX
 from posthouse.mail.account import PASSWORD, SCRAM_ITERATIONS, AccountSummary, ImportProblem, NewAccount, ScramKeys
-from posthouse.mail.address import Address, AddressError, parse_domain
+from posthouse.mail.address import Address, AddressError, parse_domain, unquoted
 from posthouse.mail.ids import AccountId
 from posthouse.mail.world import Random
 from posthouse.storage.errors import DirectoryConflict
@@ -23,6 +23,7 @@ _SCRAM_SALT_OCTETS = 16
 _ADD_ACCOUNT = """
 INSERT INTO accounts(login, login_key, quota_octets, created_at, scram_salt, scram_iterations)
 VALUES (?, ?, ?, ?, ?, ?)"""
+_BY_LOGIN = "SELECT account FROM accounts WHERE login_key = ? AND removed_at IS NULL"
 _SUMMARIES = """
 SELECT account, login, quota_octets, suspended, coalesce(sum(message_count), 0), coalesce(sum(used_octets), 0)
 FROM accounts LEFT JOIN folders USING (account) WHERE removed_at IS NULL GROUP BY account ORDER BY login_key"""
@@ -84,6 +85,15 @@ class SqliteAdministration:
                 connection.execute("ROLLBACK TO import")
             connection.execute("RELEASE import")
             return problems
+
+        return await self._change(work)
+
+    async def system_maildrop(self, login: Address, now: float) -> AccountId:
+        salt = self._random.octets(_SCRAM_SALT_OCTETS)
+
+        def work(connection: apsw.Connection) -> AccountId:
+            found = row(connection, _BY_LOGIN, (login.key,))
+            return AccountId(found[0]) if found is not None else _insert_maildrop(connection, login, None, now, salt)
 
         return await self._change(work)
 
@@ -182,14 +192,11 @@ def insert_account(
     """An account with its password, its address and its Inbox. Raises DirectoryConflict."""
     _require_local(connection, address.domain)
     _require_free(connection, address)
-    login = (str(address), address.key, quota_octets, now, salt, SCRAM_ITERATIONS)
-    connection.execute(_ADD_ACCOUNT, login)
-    account = AccountId(connection.last_insert_rowid())
+    _require_no_login(connection, address)
+    account = _insert_maildrop(connection, address, quota_octets, now, salt)
     add_credential(connection, account, PASSWORD, verifier, now=now)
     spelled = (address.key, address.local_part, address.domain, account)
     connection.execute("INSERT INTO addresses VALUES (?, ?, ?, ?)", spelled)
-    folder = (account, INBOX, int(now))
-    connection.execute("INSERT INTO folders(account, name, uid_validity) VALUES (?, ?, ?)", folder)
     return account
 
 
@@ -227,7 +234,28 @@ def _require_local(connection: apsw.Connection, domain: str) -> None:
         raise DirectoryConflict(f"the domain {domain} is not local; run: posthouse domain add {domain}")
 
 
+def _insert_maildrop(
+    connection: apsw.Connection, login: Address, quota_octets: int | None, now: float, salt: bytes
+) -> AccountId:
+    """The account and its Inbox; how it is logged in to and found is for others to add."""
+    connection.execute(_ADD_ACCOUNT, (str(login), login.key, quota_octets, now, salt, SCRAM_ITERATIONS))
+    account = AccountId(connection.last_insert_rowid())
+    folder = (account, INBOX, int(now))
+    connection.execute("INSERT INTO folders(account, name, uid_validity) VALUES (?, ?, ?)", folder)
+    return account
+
+
+def _require_no_login(connection: apsw.Connection, address: Address) -> None:
+    """A system maildrop has a login and no address."""
+    if row(connection, _BY_LOGIN, (address.key,)) is not None:
+        raise DirectoryConflict(
+            f"{address} is this house's system maildrop; log in to it after: posthouse account password {address}"
+        )
+
+
 def _require_free(connection: apsw.Connection, address: Address) -> None:
+    if address.local_part and not unquoted(address.local_part):
+        raise DirectoryConflict(f"{address} names nobody; all other addresses of a domain are @{address.domain}")
     for table, kind in (("addresses", "account"), ("aliases", "alias")):
         if row(connection, f"SELECT 1 FROM {table} WHERE address_key = ?", (address.key,)) is not None:
             raise DirectoryConflict(f"there is an {kind} {address} already; run: posthouse {kind} list")

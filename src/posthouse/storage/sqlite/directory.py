@@ -18,7 +18,8 @@ CACHE_ENTRIES = 8192
 
 _VERSION = "SELECT version FROM directory_version"
 _MAILBOX = """
-SELECT account, login FROM addresses JOIN accounts USING (account) WHERE address_key = ? AND removed_at IS NULL"""
+SELECT account, login, quota_octets FROM addresses JOIN accounts USING (account)
+WHERE address_key = ? AND removed_at IS NULL"""
 _TARGETS = "SELECT local_part, domain FROM alias_targets WHERE address_key = ? ORDER BY target_number"
 _ACCOUNT = """
 SELECT account, login, quota_octets, suspended, scram_salt, scram_iterations
@@ -46,6 +47,7 @@ class SqliteDirectory:
         self._account = lru_cache(CACHE_ENTRIES)(self._look_up_account)
         self._identities = lru_cache(CACHE_ENTRIES)(self._look_up_identities)
         self._is_local = lru_cache(CACHE_ENTRIES)(self._look_up_domain)
+        self._domains = lru_cache(1)(self._look_up_domains)
 
     async def resolve(self, forward_path: Address) -> Resolution:
         with storage_errors():
@@ -70,11 +72,16 @@ class SqliteDirectory:
             self._freshen()
             return self._is_local(domain.lower())
 
+    async def domains(self) -> tuple[str, ...]:
+        with storage_errors():
+            self._freshen()
+            return self._domains()
+
     def _freshen(self) -> None:
         """Drop the cache if the directory changed since it was filled."""
         version = row(self._connection, _VERSION)[0]
         if version != self._version:
-            for cache in (self._resolve, self._account, self._identities, self._is_local):
+            for cache in (self._resolve, self._account, self._identities, self._is_local, self._domains):
                 cache.cache_clear()
             self._version = version
 
@@ -114,6 +121,9 @@ class SqliteDirectory:
     def _look_up_domain(self, domain: str) -> bool:
         return row(self._connection, "SELECT 1 FROM domains WHERE domain = ?", (domain,)) is not None
 
+    def _look_up_domains(self) -> tuple[str, ...]:
+        return tuple(domain for (domain,) in rows(self._connection, "SELECT domain FROM domains ORDER BY domain"))
+
 
 def _credential(
     credential: CredentialId, kind: str, verifier: str, name: str, stored_key: bytes | None, server_key: bytes | None
@@ -131,10 +141,11 @@ def login_key(login: str) -> str | None:
 
 
 def _candidates(key: str, domain: str) -> tuple[str, ...]:
-    """The keys to try: the address itself, then the one without its `+detail`."""
+    """The keys to try: the address itself, the one without its `+detail`, the domain's catch-all."""
     local_part = unquoted(key[: -len(domain) - 1])
     base, plus, _ = local_part.partition("+")
-    return (key, f"{quoted(base)}@{domain}") if plus and base else (key,)
+    catch_all = Address("", domain).key
+    return (key, f"{quoted(base)}@{domain}", catch_all) if plus and base else (key, catch_all)
 
 
 def bump(connection: apsw.Connection) -> None:

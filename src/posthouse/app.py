@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from posthouse.admission.admission import Admission, Rules
+from posthouse.admission.admission import Admission, Seams
 from posthouse.admission.peer import Role
+from posthouse.admission.rules import Rules
 from posthouse.config import Config, ConfigError, Endpoint, parse_endpoint, reloaded
 from posthouse.doors import SELF_SIGNED as SELF_SIGNED
 from posthouse.doors import Doors
@@ -33,7 +34,9 @@ from posthouse.net.tls import CertificateUnusable
 from posthouse.protocol.pop3_options import Pop3Options
 from posthouse.protocol.sasl import SCRAM_SHA_256
 from posthouse.protocol.smtp_server import ServerOptions
-from posthouse.reception.session import SmtpDoor, SmtpLimits, SmtpSession
+from posthouse.reception.limits import SmtpLimits
+from posthouse.reception.refusals import Refusals
+from posthouse.reception.session import SmtpDoor, SmtpSession
 from posthouse.retrieval.login_delay import LoginDelay
 from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
 from posthouse.retrieval.surrogate import Surrogates
@@ -150,11 +153,13 @@ class House:
                 chores = [group.create_task(self._note_logins())]
                 if self.part.leads:
                     chores.append(group.create_task(self._sweep()))
+                group.create_task(self.refusals.run())
                 ready()
                 await self._stop.wait()
                 for chore in chores:
                     chore.cancel()
                 await self._end_sessions(attempts)
+                self.refusals.stop()
         finally:
             await self._close()
 
@@ -203,21 +208,11 @@ class House:
             rules=_identity_rules(self.config),
         )
         self.surrogates = Surrogates(self.storage.maildrops)
+        self.refusals = Refusals(self.storage.journey, self.world.clock, self.world.random, self.log)
 
     def _build(self) -> QueueRunner:
         """What decides, as the configuration has it; called again whenever that is read again."""
         config, world = self.config, self.world
-        self.admission = Admission(
-            self.storage.directory,
-            Rules(
-                hostname=config.hostname,
-                postmaster=config.postmaster,
-                max_recipients=config.reception.recipients,
-                expire_after_s=config.forwarding.expire_after,
-            ),
-            world.clock,
-            world.random,
-        )
         delay_s = config.retrieval.login_delay
         if delay_s is None or self.login_delay is None or self.login_delay.delay_s != delay_s:
             self.login_delay = LoginDelay(delay_s, world.clock) if delay_s is not None else None
@@ -229,6 +224,17 @@ class House:
             port=config.forwarding.port,
             allow_private=config.forwarding.allow_private_next_hops,
             random=world.random,
+        )
+        self.admission = Admission(
+            Seams(
+                directory=self.storage.directory,
+                maildrops=self.storage.maildrops,
+                administration=self.storage.administration,
+                elsewhere=router,
+            ),
+            Rules.of(config),
+            world.clock,
+            world.random,
         )
         relay = Relay(
             router=router,
@@ -260,6 +266,7 @@ class House:
             auth_mechanisms=_smtp_mechanisms(config) if role is Role.SUBMISSION else (),
             auth_required=role is Role.SUBMISSION,
             max_recipients=config.reception.recipients,
+            max_messages=config.reception.messages,
         )
         tls = None if implicit_tls else self.doors.tls(door_name)
         clear_options = replace(
@@ -273,14 +280,11 @@ class House:
             options=tls_options if implicit_tls else clear_options,
             tls=tls,
             tls_options=tls_options,
-            limits=SmtpLimits(
-                command_timeout_s=config.reception.command_timeout,
-                content_timeout_s=config.reception.content_timeout,
-                errors=config.reception.errors,
-            ),
+            limits=SmtpLimits.of(config.reception),
             storage=self.storage,
             admission=self.admission,
             authenticator=self.authenticator,
+            refusals=self.refusals,
             clock=self.world.clock,
             log=self.log,
         )

@@ -86,6 +86,17 @@ def parse_duration(value: object) -> float:
     return int(match[1]) * _SECONDS[match[2]]
 
 
+def parse_wait(value: object) -> float:
+    """Like `parse_duration`, and `"0s"` for no wait at all. Raises ValueError."""
+    return 0.0 if value == "0s" else parse_duration(value)
+
+
+def _role(value: object) -> str:
+    if not isinstance(value, str) or not re.match(r"[a-z0-9][a-z0-9._-]{0,63}\Z", value):
+        raise ValueError(f'{value!r} is not the name of a role such as "webmaster"')
+    return value
+
+
 def _listen_endpoint(value: object) -> Endpoint:
     if isinstance(value, Endpoint):
         return value
@@ -156,6 +167,8 @@ Count = Annotated[int, Strict()]
 Flag = Annotated[bool, Strict()]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
+Wait = Annotated[float, BeforeValidator(parse_wait)]
+RoleName = Annotated[str, BeforeValidator(_role)]
 ListenEndpoint = Annotated[Endpoint, BeforeValidator(_listen_endpoint)]
 Domain = Annotated[str, BeforeValidator(_domain)]
 Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, PlainValidator(_network)]
@@ -236,9 +249,24 @@ class Reception(_Section):
     recipients: Count = Field(default=1000, ge=100)
     sessions: Count = Field(default=2000, ge=1)
     sessions_per_address: Count = Field(default=100, ge=1)
+    messages: Count = Field(default=10_000, ge=1)
+    commands: Count = Field(default=5000, ge=100)
     errors: Count = Field(default=20, ge=1)
+    unknown_recipients: Count = Field(default=10, ge=0)
+    roles: tuple[RoleName, ...] = ("abuse",)
+    greeting_delay: Wait = 0.0
+    strict_pipelining: Flag = False
+    greeting_timeout: Duration = 300.0
     command_timeout: Duration = 300.0
     content_timeout: Duration = 180.0
+    content_rate_octets: Count = Field(default=100, ge=0)
+    session_timeout: Duration = 4 * 3600.0
+
+    @model_validator(mode="after")
+    def _room_for_one_message(self) -> Reception:
+        if self.commands < self.recipients + 100:
+            raise ValueError(f"commands must be at least {self.recipients + 100}, for a message to all its recipients")
+        return self
 
 
 class Retrieval(_Section):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from posthouse.admission.admission import Admission, Rules
+from posthouse.admission.admission import Admission, Seams
+from posthouse.admission.rules import Rules
 from posthouse.app import SystemClock, SystemRandom
 from posthouse.mail.acceptance import Acceptance
 from posthouse.mail.address import parse_address
@@ -18,7 +19,9 @@ CONTENT = SealedContent(handle="h", size_octets=9, sha256=b"", facts=ContentFact
 
 async def plan(names: Names, sender: str) -> Acceptance | None:
     rules = Rules(hostname=HOSTNAME, postmaster=None, max_recipients=100, expire_after_s=60.0)
-    admission = Admission(names, rules, SystemClock(), SystemRandom())
+    admission = Admission(
+        Seams(directory=names, maildrops=names, administration=names), rules, SystemClock(), SystemRandom()
+    )
     ids = {"queue_id": QueueId("R"), "about": QueueId("Q")}
     return await admission.plan_report(parse_address(sender), CONTENT, **ids, eight_bit=False, smtputf8=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from posthouse.admission.routing import EXPANSION_DEPTH, EXPANSION_TARGETS, Routed, route
+from posthouse.admission.routing import EXPANSION_DEPTH, EXPANSION_TARGETS, Home, Routed, route
 from posthouse.mail.account import Expansion, Mailbox, Remote, Resolution, Unavailable, Unknown
 from posthouse.mail.address import Address, parse_address
 from posthouse.mail.ids import AccountId
@@ -22,6 +22,8 @@ class Names:
             for alias, targets in (aliases or {}).items()
         }
         self.unavailable: set[str] = set()
+        self.used: dict[AccountId, int] = {}
+        self.system_logins: list[str] = []
 
     async def resolve(self, forward_path: Address) -> Resolution:
         key = forward_path.key
@@ -34,7 +36,17 @@ class Names:
         return self._people.get(key, Unknown())
 
     async def is_local_domain(self, domain: str) -> bool:
-        return domain == "here.test"
+        return domain in await self.domains()
+
+    async def domains(self) -> tuple[str, ...]:
+        return ("here.test",)
+
+    async def used_octets(self, account: AccountId) -> int:
+        return self.used.get(account, 0)
+
+    async def system_maildrop(self, login: Address, now: float) -> AccountId:
+        self.system_logins.append(str(login))
+        return AccountId(99)
 
     async def identities(self, account: AccountId) -> tuple[Address, ...]:
         return tuple(parse_address(m.login) for m in self._people.values() if m.account == account)
@@ -43,7 +55,7 @@ class Names:
 async def routed(names: Names, forward_path: str, postmaster: str | None = "ada@here.test") -> Routed:
     local_part, _, domain = forward_path.rpartition("@") if "@" in forward_path else (forward_path, "", "")
     owner = parse_address(postmaster) if postmaster else None
-    return await route(names, Address(local_part, domain), hostname=HOSTNAME, postmaster=owner)
+    return await route(names, Address(local_part, domain), Home(hostname=HOSTNAME, postmaster=owner))
 
 
 PEOPLE = ("ada@here.test", "bob@here.test")
@@ -118,8 +130,10 @@ async def test_an_own_mailbox_or_alias_named_postmaster_comes_first() -> None:
 
 
 @pytest.mark.parametrize("postmaster", [None, "postmaster@here.test"])
-async def test_a_house_without_a_postmaster_says_so_for_now(postmaster: str | None) -> None:
-    assert (await routed(Names(PEOPLE), "postmaster@here.test", postmaster)).unavailable
+async def test_a_house_without_a_postmaster_keeps_his_mail(postmaster: str | None) -> None:
+    found = await routed(Names(PEOPLE), "postmaster@here.test", postmaster)
+    assert found.unread
+    assert not found.unavailable
 
 
 async def test_the_postmaster_of_others_is_theirs() -> None:

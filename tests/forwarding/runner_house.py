@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from posthouse.admission.admission import Admission, Rules
+from posthouse.admission.admission import Admission, Seams
+from posthouse.admission.rules import Rules
 from posthouse.forwarding.bounce import Bouncer
 from posthouse.forwarding.relay import Attempt
 from posthouse.forwarding.runner import QueueRunner, RunnerLimits
@@ -83,7 +84,7 @@ class RunnerHouse:
         self.log = io.StringIO()
         self.limits = RunnerLimits(concurrency=20, per_destination=5, after_error_s=0.0)
         self.admission = Admission(
-            storage.directory,
+            Seams(directory=storage.directory, maildrops=storage.maildrops, administration=storage.administration),
             Rules(hostname="mx.here.test", postmaster=ADA, max_recipients=1000, expire_after_s=5 * DAY_S),
             clock,
             random,

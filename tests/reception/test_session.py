@@ -18,7 +18,8 @@ from posthouse.mail.acceptance import Acceptance
 from posthouse.mail.account import Unavailable
 from posthouse.net.stream import Stream
 from posthouse.protocol.smtp_server import ServerOptions
-from posthouse.reception.session import SmtpDoor, SmtpLimits, SmtpSession
+from posthouse.reception.limits import SmtpLimits
+from posthouse.reception.session import SmtpDoor, SmtpSession
 from posthouse.storage.errors import AccountGone, StorageBusy, StorageDamaged, StorageError, StorageFull
 from tests.house.faults import Faults, faulty_house
 from tests.house.wire import Wire, stored, stuffed
@@ -109,6 +110,7 @@ class Flood:
     """A stream that brings everything at once, and keeps how much was written each time."""
 
     peer_address = "192.0.2.1"
+    local_address = "192.0.2.25"
     is_tls = False
 
     def __init__(self, octets: bytes) -> None:
@@ -136,10 +138,11 @@ async def test_replies_to_a_flood_leave_before_its_end() -> None:
         options=options,
         tls=None,
         tls_options=options,
-        limits=SmtpLimits(command_timeout_s=60, content_timeout_s=60, errors=20),
+        limits=SmtpLimits(command_timeout_s=60, content_timeout_s=60, errors=20, commands=20_000),
         storage=nothing,
         admission=nothing,
         authenticator=nothing,
+        refusals=nothing,
         clock=SystemClock(),
         log=make_log(io.StringIO(), json=True),
     )
@@ -325,7 +328,7 @@ def test_a_directory_that_cannot_answer_is_no_wrong_password(faulty: tuple[Runni
         for _ in range(5):
             assert peer.say("AUTH PLAIN AGFkYUBoZXJlLnRlc3QAY29ycmVjdCBob3JzZQ==").startswith(b"454 4.7.0 ")
         faults.clear()
-        faults["directory.identities"] = StorageBusy()
+        faults["directory.resolve"] = StorageBusy()
         assert peer.say("AUTH PLAIN AGFkYUBoZXJlLnRlc3QAY29ycmVjdCBob3JzZQ==").startswith(b"235 ")
         assert peer.say("MAIL FROM:<ada@here.test>").startswith(b"451 4.3.0 ")
 

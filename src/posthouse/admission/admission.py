@@ -5,15 +5,19 @@ Policy is pure where it can be: given the peer, the envelope and the directory's
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from posthouse.admission import replies, trace
+from posthouse.admission.identities import Directory, may_send_as
 from posthouse.admission.peer import Peer, Role
-from posthouse.admission.routing import Directory as RoutingDirectory
-from posthouse.admission.routing import Routed, qualified, route
+from posthouse.admission.quota import Maildrops, over_quota
+from posthouse.admission.routing import Home, Routed, qualified, route
+from posthouse.admission.rules import Rules
+from posthouse.admission.submission import Missing, Submission
 from posthouse.mail.acceptance import Acceptance, Destination, Forward, Notify, Placement, Ret
-from posthouse.mail.address import Address, ReversePath
+from posthouse.mail.account import Mailbox
+from posthouse.mail.address import Address, AddressError, ReversePath, parse_address
 from posthouse.mail.content import SealedContent
 from posthouse.mail.ids import AccountId, QueueId, new_queue_id
 from posthouse.mail.journey import Accepted, JourneyEvent, Placed, Queued
@@ -24,20 +28,28 @@ from posthouse.storage.errors import StorageBusy
 MAX_RECEIVED_FIELDS = 100
 
 
-class Directory(RoutingDirectory, Protocol):
-    """What admission asks of storage."""
+class SystemMaildrops(Protocol):
+    """Where mail is kept that must be taken and that nobody reads."""
 
-    async def identities(self, account: AccountId) -> tuple[Address, ...]: ...
+    async def system_maildrop(self, login: Address, now: float) -> AccountId: ...
+
+
+class Elsewhere(Protocol):
+    """What is known of domains that are not ours."""
+
+    async def refusal(self, domain: str) -> Reply | None:
+        """Why mail can never be sent on to a domain. None: it can, or that is not known now."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """The configured part of policy."""
+class Seams:
+    """What admission asks of the rest of the house. `elsewhere` None: nothing is known of other domains."""
 
-    hostname: str
-    postmaster: Address | None
-    max_recipients: int
-    expire_after_s: float
+    directory: Directory
+    maildrops: Maildrops
+    administration: SystemMaildrops
+    elsewhere: Elsewhere | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,15 +72,22 @@ class MailTransaction:
     body: str = "7BIT"
     ret: Ret | None = None
     envelope_id: str | None = None
+    size_octets: int | None = None
+    """What SIZE said (RFC 1870)."""
     recipients: list[Recipient] = field(default_factory=list)
+    missing: Missing | None = None
+    """Header fields that a submitted message lacks and that we add (RFC 6409 §8)."""
 
 
 class Admission:
     """The one way in for mail, whatever brought it."""
 
-    def __init__(self, directory: Directory, rules: Rules, clock: Clock, random: Random) -> None:
-        self._directory = directory
+    def __init__(self, seams: Seams, rules: Rules, clock: Clock, random: Random) -> None:
+        self._seams = seams
         self.rules = rules
+        self._home = Home(
+            hostname=rules.hostname, postmaster=rules.postmaster, roles=rules.roles, literals=rules.literals
+        )
         self._clock = clock
         self._random = random
 
@@ -76,12 +95,19 @@ class Admission:
         """The reply to MAIL. A login sends only as its own identities; the null path is for machines."""
         if peer.role is Role.EXCHANGE or reverse_path is None:
             return replies.SENDER_OK
-        if peer.account is None:
-            return replies.NOT_YOUR_IDENTITY
-        identities = await self._directory.identities(peer.account.account)
-        wanted = _without_detail(reverse_path).key
-        owned = {identity.key for identity in identities}
-        return replies.SENDER_OK if {reverse_path.key, wanted} & owned else replies.NOT_YOUR_IDENTITY
+        return replies.SENDER_OK if await self.may_send_as(peer, reverse_path) else replies.NOT_YOUR_IDENTITY
+
+    async def may_send_as(self, peer: Peer, address: Address) -> bool:
+        """Whether the address is an identity of who logged in."""
+        account = peer.account
+        return account is not None and await may_send_as(self._seams.directory, account.account, address, self._home)
+
+    def submission(self, transaction: MailTransaction) -> Submission | None:
+        """What the content of a transaction has to pass before it is stored; None: nothing (RFC 6409 is for users)."""
+        peer = transaction.peer
+        if peer.role is not Role.SUBMISSION or peer.account is None:
+            return None
+        return Submission(_submitter(transaction, peer.account.login), lambda address: self.may_send_as(peer, address))
 
     async def add_recipient(
         self,
@@ -94,8 +120,14 @@ class Admission:
         """The reply to RCPT; a positive one added the recipient. Unknown users are refused here, not bounced later."""
         if len(transaction.recipients) >= self.rules.max_recipients:
             return replies.TOO_MANY_RECIPIENTS
-        routed = await self.route(forward_path)
-        refusal = _refusal(transaction.peer, routed)
+        peer = transaction.peer
+        routed = await self.route(forward_path, local_address=peer.local_address)
+        refusal = _refusal(peer, routed)
+        if refusal is None and routed.remotes and not routed.is_alias:
+            refusal = await self._unreachable(forward_path.domain)
+        if refusal is None:
+            mailboxes = (mailbox for mailbox, _ in routed.mailboxes.values())
+            refusal = await over_quota(self._seams.maildrops, mailboxes, transaction.size_octets)
         if refusal is not None:
             return refusal
         transaction.recipients.append(
@@ -103,30 +135,42 @@ class Admission:
         )
         return replies.RECIPIENT_OK
 
-    async def route(self, forward_path: Address) -> Routed:
-        """Where a forward-path leads."""
-        return await route(
-            self._directory, forward_path, hostname=self.rules.hostname, postmaster=self.rules.postmaster
-        )
+    async def route(self, forward_path: Address, *, local_address: str = "") -> Routed:
+        """Where a forward-path leads. Mail for a postmaster whom nobody is leads to the system maildrop."""
+        routed = await route(self._seams.directory, forward_path, self._home, local_address=local_address)
+        if routed.unread:
+            login = self._home.system_login
+            account = await self._seams.administration.system_maildrop(login, self._clock.now())
+            routed.mailboxes[account] = (Mailbox(account, str(login)), qualified(forward_path, self.rules.hostname))
+        return routed
 
-    def judge_content(self, content: SealedContent) -> Reply | None:
-        """A reason to refuse the content, or None."""
+    async def judge_content(self, transaction: MailTransaction, content: SealedContent) -> Reply | None:
+        """A reason to refuse the content, or None.
+
+        What was said at RCPT stands for each of several recipients; a single one's maildrop is looked at again, now
+        that the size is known.
+        """
         if content.facts.received_fields >= MAX_RECEIVED_FIELDS:
             return replies.TOO_MANY_HOPS
-        return None
+        if len(transaction.recipients) > 1:
+            return None
+        mailboxes = (mailbox for mailbox, _ in transaction.recipients[0].routed.mailboxes.values())
+        return await over_quota(self._seams.maildrops, mailboxes, content.size_octets)
+
+    async def _unreachable(self, domain: str) -> Reply | None:
+        """Why mail for another domain would only come back as a report (RFC 6409 §3.2, §4.2)."""
+        if domain in self.rules.routed_domains:
+            return None
+        if "." not in domain and not domain.startswith("["):
+            return replies.SHORT_DOMAIN
+        elsewhere = self._seams.elsewhere
+        return await elsewhere.refusal(domain) if elsewhere is not None else None
 
     def plan(self, transaction: MailTransaction, content: SealedContent) -> Acceptance:
         """Everything that becomes durable with this message. One entry for each maildrop, whoever named it twice."""
         now = self._clock.now()
         queue_id = new_queue_id(now, self._random)
-        only = transaction.recipients[0].forward_path if len(transaction.recipients) == 1 else None
-        prefix = trace.received(
-            transaction.peer,
-            hostname=self.rules.hostname,
-            queue_id=queue_id,
-            now=now,
-            only_recipient=qualified(only, self.rules.hostname) if only is not None else None,
-        )
+        prefix, content = self._prefix(transaction, content, queue_id, now)
         placements, forwards, placed = self._places(transaction.reverse_path, transaction.recipients, queue_id, now)
         accepted = _accepted(transaction, content, queue_id, now)
         return Acceptance(
@@ -143,6 +187,29 @@ class Admission:
             smtputf8=transaction.smtputf8,
             body=transaction.body,
         )
+
+    def _prefix(
+        self, transaction: MailTransaction, content: SealedContent, queue_id: QueueId, now: float
+    ) -> tuple[bytes, SealedContent]:
+        """Our fields above the content, and the content's facts with those that we added."""
+        hostname = self.rules.hostname
+        only = transaction.recipients[0].forward_path if len(transaction.recipients) == 1 else None
+        received = trace.received(
+            transaction.peer,
+            hostname=hostname,
+            queue_id=queue_id,
+            now=now,
+            only_recipient=qualified(only, hostname) if only is not None else None,
+            smtputf8=transaction.smtputf8,
+            u_labels=_stays_international(transaction, content),
+        )
+        missing = transaction.missing
+        if missing is None:
+            return received, content
+        if missing.message_id:
+            message_id = trace.message_id(hostname, queue_id)
+            content = replace(content, facts=replace(content.facts, message_id=message_id))
+        return received + trace.submitted(missing, hostname=hostname, queue_id=queue_id, now=now), content
 
     async def plan_report(
         self,
@@ -233,6 +300,15 @@ class Admission:
         )
 
 
+def _submitter(transaction: MailTransaction, login: str) -> Address | None:
+    """Whom to name as Sender: who the envelope says it is from, else the login; None where it cannot be written."""
+    try:
+        address = transaction.reverse_path or parse_address(login)
+    except AddressError:
+        return None
+    return address if address.is_ascii or transaction.smtputf8 else None
+
+
 def _refusal(peer: Peer, routed: Routed) -> Reply | None:
     if routed.unavailable:
         return replies.DIRECTORY_UNAVAILABLE
@@ -256,13 +332,23 @@ def _accepted(transaction: MailTransaction, content: SealedContent, queue_id: Qu
         size_octets=content.size_octets,
         peer=peer.address,
         hello=peer.hello,
-        protocol=peer.protocol,
+        protocol=peer.protocol(smtputf8=transaction.smtputf8),
         login=peer.account.login if peer.account is not None else None,
         message_id=content.facts.message_id,
         session=peer.session,
     )
 
 
-def _without_detail(address: Address) -> Address:
-    local_part, plus, _detail = address.local_part.partition("+")
-    return Address(local_part, address.domain) if plus and local_part and '"' not in local_part else address
+def _stays_international(transaction: MailTransaction, content: SealedContent) -> bool:
+    """Whether wherever the message is sent on to must know SMTPUTF8.
+
+    Only then U-labels may stand in what we add (RFC 6531 §3.7.3); else it may yet go to a host that knows only ASCII.
+    """
+    reverse_path = transaction.reverse_path
+    return transaction.smtputf8 and (
+        content.facts.eight_bit_header
+        or (reverse_path is not None and not reverse_path.is_ascii)
+        or not any(
+            address.is_ascii for recipient in transaction.recipients for address in recipient.routed.remotes.values()
+        )
+    )

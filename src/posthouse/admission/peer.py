@@ -19,7 +19,7 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """One session's other side. `hello` is what it called itself; `protocol` is for Received (RFC 3848)."""
+    """One session's other side. `hello` is what it called itself."""
 
     address: str
     hello: str
@@ -29,13 +29,14 @@ class Peer:
     trusted: bool
     account: Account | None
     session: str
+    local_address: str = ""
+    """Our IP address of the connection."""
 
-    @property
-    def protocol(self) -> str:
-        """SMTP, ESMTP, ESMTPS, ESMTPA or ESMTPSA."""
+    def protocol(self, *, smtputf8: bool = False) -> str:
+        """SMTP, ESMTP or UTF8SMTP, with S for TLS and A for a login (RFC 3848, RFC 6531 §4.3)."""
         if not self.extended:
             return "SMTP"
-        return "ESMTP" + ("S" if self.tls else "") + ("A" if self.account else "")
+        return ("UTF8SMTP" if smtputf8 else "ESMTP") + ("S" if self.tls else "") + ("A" if self.account else "")
 
     @property
     def may_relay(self) -> bool:

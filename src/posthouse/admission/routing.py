@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
@@ -10,6 +11,7 @@ from posthouse.mail.address import Address, unquoted
 
 EXPANSION_DEPTH = 10
 EXPANSION_TARGETS = 1000
+POSTMASTER = "postmaster"
 
 
 class Directory(Protocol):
@@ -17,13 +19,35 @@ class Directory(Protocol):
 
     async def resolve(self, forward_path: Address) -> Resolution: ...
 
+    async def domains(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """What the house answers to beside its directory.
+
+    `roles`: local parts that lead to the postmaster where nobody has them (RFC 2142); `literals`: the IP addresses
+    it listens on.
+    """
+
+    hostname: str
+    postmaster: Address | None
+    roles: frozenset[str] = frozenset({"abuse"})
+    literals: frozenset[str] = frozenset()
+
+    @property
+    def system_login(self) -> Address:
+        """The login of the maildrop that keeps what must be taken and leads nowhere."""
+        return Address(POSTMASTER, self.hostname)
+
 
 @dataclass(slots=True)
 class Routed:
     """Where one forward-path leads.
 
     `unavailable`: the directory could not say; `too_large`: the expansion was not followed to all its ends, and
-    whoever accepted it would lose mail. Nothing else counts then.
+    whoever accepted it would lose mail. Nothing else counts then. `unread`: mail for a postmaster whom nobody is;
+    it is for the system maildrop (RFC 5321 §4.5.1: never refused).
     """
 
     mailboxes: dict[int, tuple[Mailbox, Address]] = field(default_factory=dict)
@@ -31,58 +55,111 @@ class Routed:
     is_alias: bool = False
     unavailable: bool = False
     too_large: bool = False
+    unread: bool = False
 
     @property
     def leads_nowhere(self) -> bool:
         return not self.mailboxes and not self.remotes
 
 
-async def route(directory: Directory, forward_path: Address, *, hostname: str, postmaster: Address | None) -> Routed:
-    """Follow aliases to their ends: each end once, loops cut (RFC 5321 §3.9.1)."""
+async def route(directory: Directory, forward_path: Address, home: Home, *, local_address: str = "") -> Routed:
+    """Follow aliases to their ends: each end once, loops cut (RFC 5321 §3.9.1).
+
+    `local_address`: our IP address of the connection that named the forward-path; as a literal it is this house.
+    """
     routed = Routed()
     seen: set[str] = set()
-    waiting = [(qualified(forward_path, hostname), 0)]
+    waiting = [(qualified(forward_path, home.hostname), 0)]
     while waiting:
         address, depth = waiting.pop(0)
+        if address.domain.startswith("["):
+            address = await _at_home(directory, address, home, local_address)
         if address.key in seen:
             continue
         seen.add(address.key)
         if depth > EXPANSION_DEPTH or len(seen) > EXPANSION_TARGETS + 1:
             routed.too_large = True
             break
-        match await _resolve(directory, address, hostname=hostname, postmaster=postmaster):
+        match await resolve(directory, address, home):
             case Mailbox() as mailbox:
                 routed.mailboxes.setdefault(mailbox.account, (mailbox, address))
             case Expansion(targets=targets):
                 routed.is_alias = True
+                routed.unread = routed.unread or (depth == 0 and await _must_be_taken(directory, address, home))
                 waiting += [(target, depth + 1) for target in targets]
             case Remote():
                 routed.remotes.setdefault(address.key, address)
             case Unknown():
-                pass
+                routed.unread = routed.unread or (depth == 0 and await _must_be_taken(directory, address, home))
             case Unavailable():
                 routed.unavailable = True
             case unexpected:
                 assert_never(unexpected)
+    routed.unread = routed.unread and routed.leads_nowhere and not routed.unavailable and not routed.too_large
     return routed
 
 
-async def _resolve(directory: Directory, address: Address, *, hostname: str, postmaster: Address | None) -> Resolution:
-    """Resolve, with a postmaster in each of our domains (RFC 5321 §4.5.1)."""
+async def resolve(directory: Directory, address: Address, home: Home) -> Resolution:
+    """One step: the directory's answer, with a postmaster and the other roles in each of our domains."""
     resolution = await directory.resolve(address)
-    if (
-        isinstance(resolution, Mailbox | Expansion | Unavailable)
-        or unquoted(address.local_part).lower() != "postmaster"
-    ):
+    if isinstance(resolution, Mailbox | Expansion | Unavailable):
         return resolution
-    ours = isinstance(resolution, Unknown) or address.domain == hostname
-    if not ours:
+    name = _name(address)
+    if name != POSTMASTER and name not in home.roles:
         return resolution
-    if postmaster is None or postmaster.key == address.key:
-        return Unavailable()
-    return Expansion((postmaster,))
+    if isinstance(resolution, Remote) and address.domain != home.hostname:
+        return resolution
+    if name != POSTMASTER:
+        return Expansion((Address(POSTMASTER, address.domain),))
+    if home.postmaster is None or home.postmaster.key == address.key:
+        return Unknown()
+    return Expansion((home.postmaster,))
 
 
 def qualified(forward_path: Address, hostname: str) -> Address:
     """`<Postmaster>` without a domain is this house's (RFC 5321 §4.5.1)."""
     return forward_path if forward_path.domain else Address(forward_path.local_part, hostname)
+
+
+def ip_spelling(text: str) -> str | None:
+    """The one spelling of an IP address (one mapped into IPv6 is IPv4), or None for what is none."""
+    try:
+        parsed = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(parsed)
+
+
+def _name(address: Address) -> str:
+    # Not lower(), which takes letters of other scripts for ASCII ones: the Kelvin sign is no k of a role's name.
+    plain = unquoted(address.local_part)
+    return plain.lower() if plain.isascii() else plain
+
+
+async def _must_be_taken(directory: Directory, address: Address, home: Home) -> bool:
+    """Whether it is the postmaster, or a role of his, in one of our domains."""
+    if _name(address) != POSTMASTER and _name(address) not in home.roles:
+        return False
+    return address.domain == home.hostname or address.domain in await directory.domains()
+
+
+async def _at_home(directory: Directory, address: Address, home: Home, local_address: str) -> Address:
+    """An address at a literal that is this house's, at its domain instead (RFC 5321 §4.1.3); others unchanged."""
+    inside = address.domain[1:-1]
+    ip = ip_spelling(inside[5:] if inside[:5].lower() == "ipv6:" else inside)
+    if ip is None or (ip not in home.literals and ip != ip_spelling(local_address)):
+        return address
+    return Address(address.local_part, await _first_domain(directory, home.hostname))
+
+
+async def _first_domain(directory: Directory, hostname: str) -> str:
+    """The domain of those who are addressed at the house's IP address: the host name's own, one above it, the first."""
+    domains = await directory.domains()
+    name = hostname
+    while name:
+        if name in domains:
+            return name
+        name = name.partition(".")[2]
+    return domains[0] if domains else hostname

@@ -6,19 +6,53 @@ import ipaddress
 from functools import lru_cache
 
 from posthouse.admission.peer import Peer
-from posthouse.mail.address import Address, ReversePath, path_text
+from posthouse.admission.submission import Missing
+from posthouse.mail.address import Address, AddressError, ReversePath, parse_domain, path_text, unicode_domain
 from posthouse.mail.header import date_time, field
 from posthouse.mail.ids import QueueId
 
 
-def received(peer: Peer, *, hostname: str, queue_id: QueueId, now: float, only_recipient: Address | None) -> bytes:
-    """The Received field. `only_recipient` is given when there is exactly one, so that nobody's Bcc leaks."""
-    for_clause = f"\r\n\tfor <{only_recipient}>" if only_recipient is not None and only_recipient.is_ascii else ""
+def received(
+    peer: Peer,
+    *,
+    hostname: str,
+    queue_id: QueueId,
+    now: float,
+    only_recipient: Address | None,
+    smtputf8: bool = False,
+    u_labels: bool = False,
+) -> bytes:
+    """The Received field. `only_recipient` is given when there is exactly one, so that nobody's Bcc leaks.
+
+    `u_labels`: whether it may hold more than ASCII (RFC 6531 §3.7.3).
+    """
+    by, for_clause = hostname, ""
+    if u_labels:
+        by = unicode_domain(hostname)
+    if only_recipient is not None and (u_labels or only_recipient.is_ascii):
+        domain = unicode_domain(only_recipient.domain) if u_labels else only_recipient.domain
+        for_clause = f"\r\n\tfor <{only_recipient.local_part}@{domain}>"
     return field(
         "Received",
-        f"from {peer.hello or 'unknown'} ({_literal(peer.address)})\r\n\tby {hostname} with {peer.protocol}"
+        f"{_from(peer.hello, peer.address)}\r\n\tby {by} with {peer.protocol(smtputf8=smtputf8)}"
         f" id {queue_id}{for_clause};\r\n\t{date_time(now)}",
     )
+
+
+def submitted(missing: Missing, *, hostname: str, queue_id: QueueId, now: float) -> bytes:
+    """The fields that a submitted message lacks (RFC 6409 §8.1 to §8.3)."""
+    return b"".join(
+        (
+            field("Date", date_time(now)) if missing.date else b"",
+            field("Message-ID", message_id(hostname, queue_id)) if missing.message_id else b"",
+            field("Sender", str(missing.sender)) if missing.sender is not None else b"",
+        )
+    )
+
+
+def message_id(hostname: str, queue_id: QueueId) -> str:
+    """A Message-ID that nobody else makes (RFC 5322 §3.6.4)."""
+    return f"<{queue_id}@{hostname}>"
 
 
 def generated(*, hostname: str, queue_id: QueueId, now: float) -> bytes:
@@ -32,6 +66,15 @@ def delivery(reverse_path: ReversePath, forward_path: Address) -> bytes:
 
 
 @lru_cache(maxsize=4096)
+def _from(hello: str, address: str) -> str:
+    """What the peer said it is and where it is; a name that is none must not become structure of the field."""
+    literal = _literal(address)
+    try:
+        return f"from {hello if parse_domain(hello) else literal} ({literal})"
+    except AddressError:
+        return f"from {literal if literal != '[unknown]' else 'unknown'} ({literal})"
+
+
 def _literal(address: str) -> str:
     try:
         parsed = ipaddress.ip_address(address)

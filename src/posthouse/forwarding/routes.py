@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from posthouse.net.dns import MxHost, NoSuchName, Resolver, TemporaryDnsFailure
 MX_HOSTS_LIMIT = 20
 ADDRESSES_LIMIT = 6
 """How many addresses of one host are tried; RFC 5321 §5.1 asks for two."""
+REFUSAL_TIMEOUT_S = 5.0
+"""How long a sender waits at RCPT for what name servers say."""
 
 NULL_MX = reply(556, "5.1.10", "The domain says that it accepts no mail")
 NO_SUCH_DOMAIN = reply(550, "5.1.2", "There is no such domain")
@@ -70,6 +73,15 @@ class Router:
         except TemporaryDnsFailure:
             return NoRoute(DNS_LATER)
         return self._ordered(hosts)
+
+    async def refusal(self, domain: str) -> Reply | None:
+        """Why mail for a domain can never leave, as its name servers say; None where it can, or they say nothing."""
+        try:
+            async with asyncio.timeout(REFUSAL_TIMEOUT_S):
+                found = await self.route(domain)
+        except TimeoutError:
+            return None
+        return found.reply if isinstance(found, NoRoute) and found.reply.is_permanent else None
 
     async def addresses(self, hop: Hop) -> tuple[str, ...] | NoRoute:
         """The IP addresses of one host that may be connected to, both families in turn, a few at most."""

@@ -145,6 +145,16 @@ def parse_domain(text: str) -> str:
     return ascii_domain.lower()
 
 
+def unicode_domain(domain: str) -> str:
+    """A domain as people of its script read it, in U-labels; as it is where a label has no valid one."""
+    if "xn--" not in domain:
+        return domain
+    try:
+        return idna.decode(domain)
+    except (idna.IDNAError, UnicodeError):
+        return domain
+
+
 def _checked_literal(text: str) -> str:
     if not text.endswith("]") or not text.isascii():
         raise AddressError("an address literal ends with ]")

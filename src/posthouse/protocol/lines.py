@@ -46,6 +46,8 @@ class LineBuffer:
         self._buffer = bytearray()
         self._searched = 0
         self._discarding = 0
+        self.lines = 0
+        """How many lines were taken, bad ones included."""
 
     def __len__(self) -> int:
         return len(self._buffer)
@@ -63,6 +65,7 @@ class LineBuffer:
         if end < 0:
             self._forget_if_too_long(limit_octets)
             return None
+        self.lines += 1
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 2]
         self._searched = 0

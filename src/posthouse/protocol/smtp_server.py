@@ -137,6 +137,16 @@ class SmtpServer:
         self._output.clear()
         return octets
 
+    @property
+    def lines(self) -> int:
+        """How many lines came, those of content not counted."""
+        return self._input.lines
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the peer sent something behind what was taken last."""
+        return len(self._input) > 0
+
     def next_event(self) -> Event:
         """The next command, notice or signal. The last command must have been answered."""
         if self._pending is not None:

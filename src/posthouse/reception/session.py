@@ -16,13 +16,13 @@ from posthouse.admission.peer import Peer, Role
 from posthouse.identity.authenticator import Authenticator, TooManyLogins
 from posthouse.log import Log
 from posthouse.mail.account import Account
-from posthouse.mail.content import ContentScanner, HeaderTooLarge
+from posthouse.mail.address import Address, ReversePath
 from posthouse.mail.reply import Reply, reply
 from posthouse.mail.world import Clock
 from posthouse.net.listener import HANDSHAKE_TIMEOUT_S
 from posthouse.net.stream import Interrupted, Stream
 from posthouse.protocol.errors import LocalProtocolError
-from posthouse.protocol.events import CLOSED, NEED_DATA
+from posthouse.protocol.events import CLOSED, NEED_DATA, Command
 from posthouse.protocol.smtp import (
     Authenticate,
     BeginContent,
@@ -44,8 +44,12 @@ from posthouse.protocol.smtp_server import (
     SmtpServer,
     TransactionDropped,
 )
-from posthouse.storage.errors import StorageError, StorageFull
-from posthouse.storage.interfaces import Draft, Storage
+from posthouse.reception import limits
+from posthouse.reception.intake import Intake, not_stored
+from posthouse.reception.limits import Pace, SmtpLimits
+from posthouse.reception.refusals import Refusals
+from posthouse.storage.errors import StorageError
+from posthouse.storage.interfaces import Storage
 
 _GO_ON = reply(354, None, "End with <CRLF>.<CRLF>")
 _BEGIN_TLS = reply(220, "2.0.0", "Begin TLS")
@@ -54,24 +58,13 @@ _LOGIN_WRONG = reply(535, "5.7.8", "The login or the password is wrong")
 _LOGIN_LATER = reply(454, "4.7.0", "Logins cannot be checked now; try again later")
 _LOGIN_ENDED = reply(421, "4.7.0", "This login has ended; log in again")
 _CANNOT_VERIFY = reply(252, "2.1.5", "Not verified; send the message and see")
-_IDLE = reply(421, "4.4.2", "No command came in time; goodbye")
-_TOO_MANY_ERRORS = reply(421, "4.7.0", "Too many errors; goodbye")
 _GOING_DOWN = reply(421, "4.3.2", "This house is closing; come back later")
+_TOO_MANY_RECIPIENTS = replies.TOO_MANY_RECIPIENTS.enhanced
 _TOO_MANY_SESSIONS = reply(421, "4.7.0", "Too many sessions are open; come back later")
 _INTERNAL = reply(421, "4.3.0", "Something went wrong on our side; try again later")
 
 WRITE_AFTER_EVENTS = 64
 """Replies to one read full of pipelined commands go out after so many events, not all at its end."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SmtpLimits:
-    """Per-session limits. Times in seconds (RFC 5321 §4.5.3.2)."""
-
-    command_timeout_s: float
-    content_timeout_s: float
-    errors: int
-    failed_logins: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +81,7 @@ class SmtpDoor:
     storage: Storage
     admission: Admission
     authenticator: Authenticator
+    refusals: Refusals
     clock: Clock
     log: Log
 
@@ -104,22 +98,28 @@ class SmtpSession:
         self._log = door.log.bind(session=session, peer=stream.peer_address)
         self._account: Account | None = None
         self._transaction: MailTransaction | None = None
-        self._draft: Draft | None = None
-        self._scanner = ContentScanner()
-        self._content_refusal: Reply | None = None
+        self._intake: Intake | None = None
+        self._pace = Pace(door.limits, door.clock)
         self._errors = 0
+        self._unknown_recipients = 0
         self._failed_logins = 0
+        self._transactions = 0
         self._accepted = 0
+        self._lines_at_accept = 0
 
     async def run(self) -> None:
         """The whole session. Its own errors end it; they never reach its siblings."""
         outcome = "closed"
         try:
-            self.smtp.greet("Posthouse")
-            await self._converse()
+            if await self._talks_early():
+                outcome = "talked early"
+                self.smtp.close(limits.TALKED_EARLY)
+            else:
+                self.smtp.greet("Posthouse")
+                await self._converse()
         except TimeoutError:
             outcome = "timed out"
-            self.smtp.close(_IDLE)
+            self.smtp.close(self._pace.farewell)
         except Interrupted:
             outcome = "house closes"
             self.smtp.close(_GOING_DOWN)
@@ -139,7 +139,21 @@ class SmtpSession:
         self.stream.write(self.smtp.outgoing())
         await self.stream.close()
 
+    async def _talks_early(self) -> bool:
+        """Whether a stranger speaks before it is greeted, as programs do that do not listen to what we answer."""
+        delay_s = self.door.limits.greeting_delay_s
+        if not delay_s or self._trusted or self.door.role is not Role.EXCHANGE:
+            return False
+        try:
+            octets = await self.stream.read(interruptible=True, timeout_s=delay_s)
+        except TimeoutError:
+            return False
+        if not octets:
+            self.smtp.receive(b"")
+        return bool(octets)
+
     async def _converse(self) -> None:
+        bounds = self.door.limits
         unwritten = 0
         while (event := self.smtp.next_event()) is not CLOSED:
             if event is NEED_DATA:
@@ -147,19 +161,33 @@ class SmtpSession:
                 await self._write()
                 self.smtp.receive(await self._read())
                 continue
+            if bounds.strict_pipelining and self._is_out_of_step(event):
+                self.smtp.close(limits.OUT_OF_STEP)
+                continue
             await self._handle(event)
-            if self._errors > self.door.limits.errors:
-                self.smtp.close(_TOO_MANY_ERRORS)
+            if self._errors > bounds.errors:
+                self.smtp.close(limits.TOO_MANY_ERRORS)
+            elif self.smtp.lines - self._lines_at_accept > bounds.commands:
+                self.smtp.close(limits.TOO_MANY_COMMANDS)
             unwritten += 1
             if unwritten >= WRITE_AFTER_EVENTS:
                 unwritten = 0
                 await self._write()
 
     async def _read(self) -> bytes:
-        in_content = self._draft is not None or self._content_refusal is not None
-        limits = self.door.limits
-        timeout_s = limits.content_timeout_s if in_content else limits.command_timeout_s
-        return await self.stream.read(interruptible=not in_content, timeout_s=timeout_s)
+        pace = self._pace
+        if self._intake is None:
+            timeout_s = pace.command_timeout_s(self.smtp.lines, greeted=bool(self.smtp.hello_name))
+            return await self.stream.read(interruptible=True, timeout_s=timeout_s)
+        octets = await self.stream.read(timeout_s=pace.content_timeout_s())
+        pace.content_came(len(octets))
+        return octets
+
+    def _is_out_of_step(self, event: Event) -> bool:
+        """Whether more came behind a command that must be the last of its group (RFC 2920 §3.1)."""
+        if not self.smtp.has_more or not isinstance(event, Command):
+            return False
+        return isinstance(event, Hello | BeginContent) or not self.smtp.extended
 
     async def _write(self) -> None:
         self.stream.write(self.smtp.outgoing())
@@ -168,7 +196,8 @@ class SmtpSession:
     async def _handle(self, event: Event) -> None:
         match event:
             case ContentChunk(octets=octets):
-                await self._take_content(octets)
+                if self._intake is not None:
+                    await self._intake.take(octets)
             case Mail():
                 await self._begin_transaction(event)
             case Recipient():
@@ -190,8 +219,11 @@ class SmtpSession:
             case TransactionDropped():
                 await self._drop_transaction()
             case Rejected(line_verb=verb, reply=refusal):
+                if verb in ("MAIL", "RCPT", "DATA", "BDAT") and refusal.enhanced != _TOO_MANY_RECIPIENTS:
+                    self._note_refusal(verb, refusal)
                 self._count_error(verb, refusal)
             case ContentRefused(reply=refusal):
+                self._note_refusal("DATA", refusal)
                 self._count_error("DATA", refusal)
                 await self._drop_transaction()
             case QuitReceived():
@@ -260,9 +292,12 @@ class SmtpSession:
         self._failed_logins += 1
         self._refuse("AUTH", _LOGIN_WRONG)
         if self._failed_logins >= self.door.limits.failed_logins:
-            self.smtp.close(_TOO_MANY_ERRORS)
+            self.smtp.close(limits.TOO_MANY_ERRORS)
 
     async def _begin_transaction(self, event: Mail) -> None:
+        if self._transactions >= self.door.limits.messages:
+            self.smtp.reply(limits.TOO_MANY_MESSAGES)
+            return
         peer = self._peer()
         try:
             if self._account is not None and not await self.door.authenticator.is_welcome(self._account):
@@ -274,8 +309,10 @@ class SmtpSession:
         except StorageError:
             judged = replies.DIRECTORY_UNAVAILABLE
         if not judged.is_positive:
+            self._note_refusal("MAIL", judged, reverse_path=event.reverse_path)
             self._refuse("MAIL", judged)
             return
+        self._transactions += 1
         self._transaction = MailTransaction(
             peer=peer,
             reverse_path=event.reverse_path,
@@ -283,6 +320,7 @@ class SmtpSession:
             body=event.body,
             ret=event.ret,
             envelope_id=event.envelope_id,
+            size_octets=event.size_octets,
         )
         self.smtp.reply(judged)
 
@@ -299,59 +337,57 @@ class SmtpSession:
             judged = replies.DIRECTORY_UNAVAILABLE
         if judged.is_positive:
             self.smtp.reply(judged)
-        else:
-            self._refuse("RCPT", judged, forward_path=str(event.forward_path))
+            return
+        if judged is replies.NO_SUCH_MAILBOX:
+            self._unknown_recipients += 1
+            if self._unknown_recipients > self.door.limits.unknown_recipients:
+                judged = limits.TOO_MANY_UNKNOWN
+        if judged is not replies.TOO_MANY_RECIPIENTS:
+            self._note_refusal("RCPT", judged, event.forward_path)
+        self._refuse("RCPT", judged, forward_path=str(event.forward_path))
 
     async def _begin_content(self) -> None:
         assert self._transaction is not None
-        self._scanner = ContentScanner()
-        self._content_refusal = None
         try:
-            self._draft = await self.door.storage.content.draft()
+            draft = await self.door.storage.content.draft()
         except StorageError as exc:
-            self._refuse("DATA", _not_stored(exc))
+            self._refuse("DATA", not_stored(exc))
             return
+        self._intake = Intake(draft, self.door.admission.submission(self._transaction), self._log)
+        self._pace.begin_content()
         self.smtp.reply(_GO_ON)
 
-    async def _take_content(self, octets: bytes) -> None:
-        """Add a chunk. After a refusal, the rest is read to its end and forgotten."""
-        if self._draft is None:
-            return
-        try:
-            self._scanner.feed(octets)
-            await self._draft.write(octets)
-        except HeaderTooLarge:
-            self._content_refusal = replies.HEADER_TOO_LARGE
-        except StorageError as exc:
-            self._content_refusal = _not_stored(exc)
-        if self._content_refusal is not None:
-            await self._discard_draft()
-
     async def _end_content(self) -> None:
-        transaction, draft, refusal = self._transaction, self._draft, self._content_refusal
+        transaction, intake = self._transaction, self._intake
         assert transaction is not None
+        assert intake is not None
         try:
-            answer = refusal or await self._accept(transaction, draft)
+            answer = await self._accept(transaction, intake)
+            if not answer.is_positive:
+                self._note_refusal("DATA", answer)
         finally:
             await self._drop_transaction()
         if answer.is_positive:
+            self._lines_at_accept = self.smtp.lines
             self.smtp.reply(answer)
         else:
             self._refuse("DATA", answer)
 
-    async def _accept(self, transaction: MailTransaction, draft: Draft | None) -> Reply:
+    async def _accept(self, transaction: MailTransaction, intake: Intake) -> Reply:
         """Make the message durable, or say why not. The 250 exists only after `accept` returned."""
-        assert draft is not None
         started = self.door.clock.monotonic()
+        content = await intake.seal()
+        if isinstance(content, Reply):
+            return content
+        transaction.missing = intake.missing
         try:
-            content = await draft.seal(self._scanner.facts())
-            refusal = self.door.admission.judge_content(content)
+            refusal = await self.door.admission.judge_content(transaction, content)
             if refusal is not None:
                 return refusal
             acceptance = self.door.admission.plan(transaction, content)
             await self.door.storage.accept(acceptance)
         except StorageError as exc:
-            return _not_stored(exc)
+            return not_stored(exc)
         self._accepted += 1
         self._log.info(
             "message accepted",
@@ -365,18 +401,9 @@ class SmtpSession:
 
     async def _drop_transaction(self) -> None:
         self._transaction = None
-        self._content_refusal = None
-        await self._discard_draft()
-
-    async def _discard_draft(self) -> None:
-        draft, self._draft = self._draft, None
-        if draft is None:
-            return
-        try:
-            await draft.discard()
-        except StorageError:
-            # A file that cannot be removed now has no row: it goes when this incarnation has ended.
-            self._log.warning("draft not discarded", exc_info=True)
+        intake, self._intake = self._intake, None
+        if intake is not None:
+            await intake.discard()
 
     def _peer(self) -> Peer:
         return Peer(
@@ -388,6 +415,23 @@ class SmtpSession:
             trusted=self._trusted,
             account=self._account,
             session=self._session,
+            local_address=self.stream.local_address,
+        )
+
+    def _note_refusal(
+        self, verb: str, refusal: Reply, *forward_paths: Address, reverse_path: ReversePath | str = ""
+    ) -> None:
+        """Leave a journey of refused mail; without forward-paths it is about all recipients so far."""
+        transaction = self._transaction
+        if transaction is not None:
+            reverse_path = transaction.reverse_path
+            forward_paths = forward_paths or tuple(recipient.forward_path for recipient in transaction.recipients)
+        self.door.refusals.note(
+            command=verb,
+            refusal=refusal,
+            peer=self._peer(),
+            reverse_path=reverse_path,
+            forward_paths=forward_paths,
         )
 
     def _refuse(self, verb: str, refusal: Reply, **facts: str) -> None:
@@ -399,8 +443,3 @@ class SmtpSession:
         # into it did nothing wrong, and the recipients accepted before stay valid (RFC 5321 §4.5.3.1.10).
         self._errors += not refusal.is_transient
         self._log.info("refused", command=verb, reply=str(refusal), **facts)
-
-
-def _not_stored(exc: StorageError) -> Reply:
-    """What the peer is told about a failure of storage: always transient, never its text."""
-    return replies.STORAGE_FULL if isinstance(exc, StorageFull) else replies.STORAGE_BUSY

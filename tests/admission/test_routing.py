@@ -142,3 +142,81 @@ async def test_the_postmaster_of_others_is_theirs() -> None:
 
 async def test_nobody_but_postmaster_lives_at_the_host_name_itself() -> None:
     assert list((await routed(Names(PEOPLE), f"ada@{HOSTNAME}")).remotes) == [f"ada@{HOSTNAME}"]
+
+
+# Roles, literals.
+
+
+@pytest.mark.conformance("C233")
+@pytest.mark.parametrize("spelling", ["abuse@here.test", "AbUsE@here.test", '"abuse"@here.test', f"abuse@{HOSTNAME}"])
+async def test_abuse_is_read_by_the_postmaster(spelling: str) -> None:
+    assert list((await routed(Names(PEOPLE), spelling)).mailboxes) == [1]
+    assert (await routed(Names(PEOPLE), spelling, postmaster=None)).unread
+    own = Names(PEOPLE, {"postmaster@here.test": ("bob@here.test",)})
+    assert list((await routed(own, "abuse@here.test")).mailboxes) == [2]
+    own = Names((*PEOPLE, "abuse@here.test"))
+    assert list((await routed(own, "abuse@here.test")).mailboxes) == [3]
+
+
+@pytest.mark.conformance("C233")
+async def test_other_roles_are_there_when_configured() -> None:
+    for name in ("hostmaster", "webmaster", "security"):
+        address = parse_address(f"{name}@here.test")
+        without = Home(hostname=HOSTNAME, postmaster=parse_address("ada@here.test"))
+        assert (await route(Names(PEOPLE), address, without)).leads_nowhere
+        home = Home(hostname=HOSTNAME, postmaster=parse_address("ada@here.test"), roles=frozenset({name}))
+        assert list((await route(Names(PEOPLE), address, home)).mailboxes) == [1]
+
+
+@pytest.mark.conformance("C26")
+async def test_a_postmaster_who_leads_nowhere_is_kept_and_no_other() -> None:
+    names = Names((), {"postmaster@here.test": ("abuse@here.test",), "abuse@here.test": ("postmaster@here.test",)})
+    for spelling in ("postmaster@here.test", "abuse@here.test", "Postmaster", f"postmaster@{HOSTNAME}"):
+        assert (await routed(names, spelling, "gone@here.test")).unread, spelling
+    for spelling in ("post@here.test", "postmaster+x@here.test", "postma\u017fter@here.test"):
+        found = await routed(names, spelling, "gone@here.test")
+        assert found.leads_nowhere
+        assert not found.unread, spelling
+    assert not (await routed(names, "postmaster@far.test")).unread
+
+
+@pytest.mark.conformance("C27", "C282")
+@pytest.mark.parametrize(
+    ("spelling", "local_address", "ours"),
+    [
+        ("ada@[192.0.2.1]", "", True),
+        ("ada@[192.0.2.2]", "192.0.2.2", True),
+        ("ada@[192.0.2.2]", "::ffff:192.0.2.2", True),
+        ("ada@[IPv6:2001:DB8::0:1]", "", True),
+        ("ada@[ipv6:::ffff:192.0.2.1]", "", True),
+        ("ada@[IPv6:2001:db8::2]", "2001:db8::2", True),
+        ("ada+x@[192.0.2.1]", "", True),
+        ("postmaster@[192.0.2.1]", "", True),
+        ("abuse@[192.0.2.1]", "", True),
+        ("ada@[192.0.2.77]", "192.0.2.2", False),
+        ("ada@[IPv6:2001:db8::77]", "", False),
+        ("ada@[Tag:192.0.2.1]", "", False),
+        ("postmaster@[192.0.2.77]", "", False),
+    ],
+)
+async def test_the_houses_own_addresses_are_its_domain(spelling: str, local_address: str, ours: bool) -> None:
+    class WithDetail(Names):
+        async def resolve(self, forward_path: Address) -> Resolution:
+            return await super().resolve(Address(forward_path.local_part.partition("+")[0], forward_path.domain))
+
+    home = Home(
+        hostname=HOSTNAME,
+        postmaster=parse_address("ada@here.test"),
+        literals=frozenset({"192.0.2.1", "2001:db8::1"}),
+    )
+    address = parse_address(spelling)
+    found = await route(WithDetail(PEOPLE), address, home, local_address=local_address)
+    assert list(found.mailboxes) == ([1] if ours else [])
+    assert bool(found.remotes) is not ours
+
+
+async def test_at_the_houses_address_nobody_is_unknown_and_not_elsewhere() -> None:
+    home = Home(hostname=HOSTNAME, postmaster=None)
+    found = await route(Names(PEOPLE), parse_address("x@[192.0.2.1]"), home, local_address="192.0.2.1")
+    assert found.leads_nowhere
+    assert not found.unread

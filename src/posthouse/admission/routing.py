@@ -110,7 +110,9 @@ async def resolve(directory: Directory, address: Address, home: Home) -> Resolut
     if isinstance(resolution, Remote) and address.domain != home.hostname:
         return resolution
     if name != POSTMASTER:
-        return Expansion((Address(POSTMASTER, address.domain),))
+        resolution = await directory.resolve(Address(POSTMASTER, address.domain))
+        if isinstance(resolution, Mailbox | Expansion | Unavailable):
+            return resolution
     if home.postmaster is None or home.postmaster.key == address.key:
         return Unknown()
     return Expansion((home.postmaster,))

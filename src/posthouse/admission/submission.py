@@ -16,6 +16,9 @@ from posthouse.mail.content import MAX_HEADER_OCTETS, HeaderTooLarge
 from posthouse.mail.mailboxes import parse_mailboxes
 from posthouse.mail.reply import Reply, reply
 
+MAX_AUTHORS_OCTETS = 10_000
+"""Of a From or Sender field's value; each mailbox in it is looked up."""
+
 MaySendAs = Callable[[Address], Awaitable[bool]]
 
 _FIELD_NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
@@ -93,6 +96,8 @@ class Submission:
             raise HeaderTooLarge
         fields = _split(header)
         self.missing = await self._judge(fields)
+        if not any(field.name in _DROPPED for field in fields):
+            return header
         return b"".join(field.octets for field in fields if field.name not in _DROPPED)
 
     async def _judge(self, fields: list[_Field]) -> Missing:
@@ -119,6 +124,8 @@ class Submission:
         if value is None:
             return ()
         unclear = replies.FROM_UNCLEAR if name == b"from" else replies.SENDER_UNCLEAR
+        if len(value) > MAX_AUTHORS_OCTETS:
+            raise ContentUnacceptable(unclear)
         try:
             mailboxes = parse_mailboxes(value.decode("utf-8", "surrogateescape"))
         except AddressError as exc:

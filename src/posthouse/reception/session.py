@@ -156,6 +156,12 @@ class SmtpSession:
         bounds = self.door.limits
         unwritten = 0
         while (event := self.smtp.next_event()) is not CLOSED:
+            if self._errors > bounds.errors:
+                self.smtp.close(limits.TOO_MANY_ERRORS)
+                continue
+            if self.smtp.lines - self._lines_at_accept > bounds.commands:
+                self.smtp.close(limits.TOO_MANY_COMMANDS)
+                continue
             if event is NEED_DATA:
                 unwritten = 0
                 await self._write()
@@ -165,10 +171,6 @@ class SmtpSession:
                 self.smtp.close(limits.OUT_OF_STEP)
                 continue
             await self._handle(event)
-            if self._errors > bounds.errors:
-                self.smtp.close(limits.TOO_MANY_ERRORS)
-            elif self.smtp.lines - self._lines_at_accept > bounds.commands:
-                self.smtp.close(limits.TOO_MANY_COMMANDS)
             unwritten += 1
             if unwritten >= WRITE_AFTER_EVENTS:
                 unwritten = 0

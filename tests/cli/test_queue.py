@@ -62,7 +62,7 @@ def test_a_journey_is_found_by_id_and_by_its_parties(furnished: Command, waiting
         told = furnished.run("journey", *named).out
         assert told.startswith(f"Message {waiting}\n")
         assert "Waits" in told
-    assert furnished.run("journey", "--refused").failed_with("no journey")
+    assert furnished.run("journey", "--refused").failed_with("no such mail was refused")
 
 
 def test_check_says_what_is_right(furnished: Command) -> None:

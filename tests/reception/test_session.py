@@ -155,12 +155,14 @@ async def test_replies_to_a_flood_leave_before_its_end() -> None:
 # Closing.
 
 
+@pytest.mark.conformance("C18")
 def test_closing_tells_an_idle_session(tmp_path: Path) -> None:
     with RunningHouse(tmp_path) as house:
         peer = Wire(house.ports["smtp"]).greet()
     assert peer.rest() == b"421 4.3.2 This house is closing; come back later\r\n"
 
 
+@pytest.mark.conformance("C18")
 def test_closing_in_the_middle_of_content_lets_it_end(tmp_path: Path) -> None:
     with RunningHouse(tmp_path) as house:
         peer = Wire(house.ports["smtp"]).greet().envelope("bob@here.test")
@@ -176,6 +178,7 @@ def test_closing_in_the_middle_of_content_lets_it_end(tmp_path: Path) -> None:
         assert uidls(house) == [queue_id]
 
 
+@pytest.mark.conformance("C18")
 def test_closing_does_not_wait_for_content_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("posthouse.app.GRACE_S", 0.05)
     with RunningHouse(tmp_path) as house:
@@ -223,6 +226,7 @@ def test_a_failing_storage_is_told_and_over(
         assert [peer.deliver(LETTER, "bob@here.test")] == uidls(house)
 
 
+@pytest.mark.conformance("C58")
 def test_the_250_comes_after_accept(faulty: tuple[RunningHouse, Faults]) -> None:
     house, faults = faulty
     entered, go_on = threading.Event(), asyncio.Event()
@@ -291,6 +295,7 @@ def test_a_draft_that_cannot_be_discarded_ends_no_other_session(
         assert other.say("NOOP").startswith(b"250 ")
 
 
+@pytest.mark.conformance("C312", "S20")
 def test_a_bug_ends_its_session_with_421_and_no_other(faulty: tuple[RunningHouse, Faults]) -> None:
     house, faults = faulty
     with Wire(house.ports["smtp"]).greet() as peer, Wire(house.ports["smtp"]).greet() as other:

@@ -11,7 +11,7 @@ import typer
 from posthouse.cli.common import ConfigOption, JsonOption, Problem, print_json, printable, with_storage
 from posthouse.cli.queue import queue_id_argument
 from posthouse.mail.ids import QueueId
-from posthouse.mail.journey import JourneyEvent, kind_of
+from posthouse.mail.journey import JourneyEvent, Refused, kind_of
 from posthouse.mail.story import tell
 from posthouse.mail.words import duration
 
@@ -58,13 +58,16 @@ def journey(
         print_json(rows)
         return
     if not journeys:
+        if refused:
+            raise Problem("no such mail was refused, as far as is remembered; see also: posthouse journey --to ADDRESS")
         raise Problem("no journey is known for that; journeys are found by queue id, --to and --from")
     for events in journeys:
         _print_journey(events)
 
 
 def _print_journey(events: tuple[JourneyEvent, ...]) -> None:
-    print(f"Message {events[0].queue_id}")
+    kind = "Refused mail" if isinstance(events[0], Refused) else "Message"
+    print(f"{kind} {events[0].queue_id}")
     for line in tell(events):
         since = f"+{duration(line.since_last_s)}" if line.since_last_s else ""
         print(f"  {_clock(line.at)}  {since:>12}  {printable(line.text)}")

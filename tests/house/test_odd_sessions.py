@@ -73,7 +73,7 @@ def _word(chance: random.Random) -> bytes:
         b"AUTH LOGIN",
         b"AUTH X",
         b"STARTTLS",
-        b"BDAT 3",
+        b"BDAT 0",
         b"BDAT 0 LAST",
         b"LHLO x",
         b"MAIL FROM:<\xc3>",
@@ -92,7 +92,8 @@ def _word(chance: random.Random) -> bytes:
         b"DATA x",
     ]
     line = bytearray(chance.choice(words))
-    if line and chance.random() < 0.3:
+    # A BDAT is left as it is: with another number, what follows would be content.
+    if line and not line.startswith(b"BDAT") and chance.random() < 0.3:
         for _ in range(chance.randint(1, 4)):
             line[chance.randrange(len(line))] = chance.choice(b'\0\t :<>@"\\\x80\xff=+,[]()aA0\x7f')
     return bytes(line).replace(b"\r", b"").replace(b"\n", b"")
@@ -112,8 +113,6 @@ def test_every_line_has_a_reply_or_the_session_an_end(house: RunningHouse, seed:
             if code == b"354":
                 wire.send(chance.choice([b"\r\n.\r\n", b"x\r\n.\r\n", b"\xff\0: \r\n\r\n.\r\n", b"\rx\r\n.\r\n"]))
                 assert wire.reply()[:1] in b"245"
-            if code == b"250" and line.startswith(b"BDAT 3"):
-                wire.send(b"abc")
         except TimeoutError:
             pytest.fail(f"no reply to {line!r}")
         except (AssertionError, OSError):

@@ -5,13 +5,19 @@ from __future__ import annotations
 import pytest
 
 from posthouse.admission.quota import over_quota
+from posthouse.admission.routing import Routed
 from posthouse.mail.account import Mailbox
+from posthouse.mail.address import parse_address
 from posthouse.mail.ids import AccountId
 from tests.admission.test_routing import Names
 
 
 def box(number: int, quota_octets: int | None) -> Mailbox:
     return Mailbox(AccountId(number), f"{number}@here.test", quota_octets)
+
+
+def routed(*mailboxes: Mailbox) -> Routed:
+    return Routed(mailboxes={m.account: (m, parse_address(m.login)) for m in mailboxes})
 
 
 @pytest.mark.conformance("C148")
@@ -35,14 +41,14 @@ def box(number: int, quota_octets: int | None) -> Mailbox:
 async def test_room(quota_octets: int | None, used_octets: int, size_octets: int | None, answer: str) -> None:
     names = Names()
     names.used[AccountId(1)] = used_octets
-    refusal = await over_quota(names, [box(1, quota_octets)], size_octets)
+    refusal = await over_quota(names, routed(box(1, quota_octets)), size_octets)
     assert str(refusal or "")[:9] == answer
 
 
 async def test_an_alias_has_room_if_all_have() -> None:
     names = Names()
     names.used[AccountId(2)] = 1000
-    assert await over_quota(names, [box(1, 1000), box(3, None)], 10) is None
-    full = await over_quota(names, [box(1, 1000), box(2, 1000), box(3, None)], 10)
-    never = await over_quota(names, [box(2, 1000), box(4, 5)], 10)
+    assert await over_quota(names, routed(box(1, 1000), box(3, None)), 10) is None
+    full = await over_quota(names, routed(box(1, 1000), box(2, 1000), box(3, None)), 10)
+    never = await over_quota(names, routed(box(2, 1000), box(4, 5)), 10)
     assert [str(full)[:9], str(never)[:9]] == ["452 4.2.2", "552 5.2.2"]

@@ -180,7 +180,7 @@ async def test_a_postmaster_who_leads_nowhere_is_kept_and_no_other() -> None:
     assert not (await routed(names, "postmaster@far.test")).unread
 
 
-@pytest.mark.conformance("C27", "C282")
+@pytest.mark.conformance("C28", "C282")
 @pytest.mark.parametrize(
     ("spelling", "local_address", "ours"),
     [

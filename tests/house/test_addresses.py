@@ -57,7 +57,7 @@ def reaches(house: RunningHouse, path: str, person: str) -> None:
     assert queue_id.encode() in message
 
 
-@pytest.mark.conformance("C24", "C26", "C27", "C233")
+@pytest.mark.conformance("C24", "C26", "C27", "C28", "C233")
 @pytest.mark.parametrize(
     ("path", "person"),
     [
@@ -101,7 +101,7 @@ def test_whom_an_address_reaches(house: RunningHouse, path: str, person: str) ->
     reaches(house, path, person)
 
 
-@pytest.mark.conformance("C282", "S16")
+@pytest.mark.conformance("C28", "C282", "S16")
 @pytest.mark.parametrize(
     "path", ["u@[192.0.2.77]", "u@[IPv6:2001:db8::77]", "u@[Tag:x]", "postmaster@[192.0.2.77]", "u@[127.0.0.2]"]
 )

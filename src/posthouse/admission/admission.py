@@ -126,8 +126,7 @@ class Admission:
         if refusal is None and routed.remotes and not routed.is_alias:
             refusal = await self._unreachable(forward_path.domain)
         if refusal is None:
-            mailboxes = (mailbox for mailbox, _ in routed.mailboxes.values())
-            refusal = await over_quota(self._seams.maildrops, mailboxes, transaction.size_octets)
+            refusal = await over_quota(self._seams.maildrops, routed, transaction.size_octets)
         if refusal is not None:
             return refusal
         transaction.recipients.append(
@@ -154,8 +153,7 @@ class Admission:
             return replies.TOO_MANY_HOPS
         if len(transaction.recipients) > 1:
             return None
-        mailboxes = (mailbox for mailbox, _ in transaction.recipients[0].routed.mailboxes.values())
-        return await over_quota(self._seams.maildrops, mailboxes, content.size_octets)
+        return await over_quota(self._seams.maildrops, transaction.recipients[0].routed, content.size_octets)
 
     async def _unreachable(self, domain: str) -> Reply | None:
         """Why mail for another domain would only come back as a report (RFC 6409 §3.2, §4.2)."""
@@ -201,7 +199,7 @@ class Admission:
             now=now,
             only_recipient=qualified(only, hostname) if only is not None else None,
             smtputf8=transaction.smtputf8,
-            u_labels=_stays_international(transaction, content),
+            u_labels=transaction.smtputf8 and _stays_international(transaction, content),
         )
         missing = transaction.missing
         if missing is None:
@@ -345,7 +343,7 @@ def _stays_international(transaction: MailTransaction, content: SealedContent) -
     Only then U-labels may stand in what we add (RFC 6531 §3.7.3); else it may yet go to a host that knows only ASCII.
     """
     reverse_path = transaction.reverse_path
-    return transaction.smtputf8 and (
+    return (
         content.facts.eight_bit_header
         or (reverse_path is not None and not reverse_path.is_ascii)
         or not any(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
 
 from posthouse.admission import replies
-from posthouse.mail.account import Mailbox
+from posthouse.admission.routing import Routed
 from posthouse.mail.ids import AccountId
 from posthouse.mail.reply import Reply
 
@@ -17,13 +16,13 @@ class Maildrops(Protocol):
     async def used_octets(self, account: AccountId) -> int: ...
 
 
-async def over_quota(maildrops: Maildrops, mailboxes: Iterable[Mailbox], size_octets: int | None) -> Reply | None:
-    """Why not all of these have room for `size_octets` (None: unknown), or None. Without a quota nothing is asked.
+async def over_quota(maildrops: Maildrops, routed: Routed, size_octets: int | None) -> Reply | None:
+    """Why not all maildrops of a recipient have room for `size_octets` (None: unknown), or None.
 
-    An alias whose members have not all room is refused whole: mail for some of them would be lost.
+    For those without a quota nothing is asked. An alias whose members have not all room is refused whole: mail for some of them would be lost.
     """
     refusal: Reply | None = None
-    for mailbox in mailboxes:
+    for mailbox, _ in routed.mailboxes.values():
         quota_octets = mailbox.quota_octets
         if quota_octets is None:
             continue

@@ -86,7 +86,7 @@ class Pace:
             self._lines, self._since = lines, now
         limits = self._limits
         limit_s = limits.command_timeout_s if greeted else min(limits.greeting_timeout_s, limits.command_timeout_s)
-        return self._left(now, self._since + limit_s, IDLE)
+        return self._left(now, self._since + limit_s)
 
     def begin_content(self) -> None:
         """Content follows; it is measured anew."""
@@ -97,7 +97,7 @@ class Pace:
     def content_timeout_s(self) -> float:
         """Seconds to wait for more content. Raises TimeoutError."""
         self._since = self._clock.monotonic()
-        return self._left(self._since, self._since + self._limits.content_timeout_s, IDLE)
+        return self._left(self._since, self._since + self._limits.content_timeout_s)
 
     def content_came(self, octets: int) -> None:
         """So many octets came since `content_timeout_s` was asked. Raises TimeoutError when that is too slow."""
@@ -108,8 +108,7 @@ class Pace:
             self.farewell = TOO_SLOW
             raise TimeoutError
 
-    def _left(self, now: float, until: float, farewell: Reply) -> float:
-        self.farewell = farewell
+    def _left(self, now: float, until: float) -> float:
         if until > self._ends_at:
             until, self.farewell = self._ends_at, TOO_LONG
         if now >= until:

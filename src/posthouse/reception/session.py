@@ -159,13 +159,14 @@ class SmtpSession:
             if self._errors > bounds.errors:
                 self.smtp.close(limits.TOO_MANY_ERRORS)
                 continue
-            if self.smtp.lines - self._lines_at_accept > bounds.commands:
-                self.smtp.close(limits.TOO_MANY_COMMANDS)
-                continue
             if event is NEED_DATA:
                 unwritten = 0
+                lines = self.smtp.lines
+                if lines - self._lines_at_accept > bounds.commands:
+                    self.smtp.close(limits.TOO_MANY_COMMANDS)
+                    continue
                 await self._write()
-                self.smtp.receive(await self._read())
+                self.smtp.receive(await self._read(lines))
                 continue
             if bounds.strict_pipelining and self._is_out_of_step(event):
                 self.smtp.close(limits.OUT_OF_STEP)
@@ -176,10 +177,10 @@ class SmtpSession:
                 unwritten = 0
                 await self._write()
 
-    async def _read(self) -> bytes:
+    async def _read(self, lines: int) -> bytes:
         pace = self._pace
         if self._intake is None:
-            timeout_s = pace.command_timeout_s(self.smtp.lines, greeted=bool(self.smtp.hello_name))
+            timeout_s = pace.command_timeout_s(lines, greeted=bool(self.smtp.hello_name))
             return await self.stream.read(interruptible=True, timeout_s=timeout_s)
         octets = await self.stream.read(timeout_s=pace.content_timeout_s())
         pace.content_came(len(octets))

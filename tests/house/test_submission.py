@@ -131,6 +131,15 @@ def test_an_ambiguous_header_is_refused_and_the_session_goes_on(house: RunningHo
     assert submitted(ada, house, b"From: ada@here.test\r\n\r\nx\r\n")
 
 
+@pytest.mark.conformance("C108")
+def test_cr_and_lf_alone_are_refused_and_nul_is_kept(house: RunningHouse, ada: Wire) -> None:
+    for content in (b"Subject: a\rb\r\n", b"Subject: a\nb\r\n", b"\r\nx\r\r\n", b"\r\nx\n\r\n"):
+        ada.envelope(BOB, sender=ADA)
+        assert ada.content(content).startswith(b"550 5.6.11 ")
+    content = b"Subject: a\0b\r\n\r\nc\0d\r\n"
+    assert submitted(ada, house, content).endswith(content)
+
+
 @pytest.mark.conformance("C115", "C318")
 @pytest.mark.parametrize("sender", ["info@here.test", "INFO+x@here.test", "ada+x@here.test", "any@other.test", ""])
 def test_a_login_sends_as_all_that_comes_to_it(house: RunningHouse, ada: Wire, sender: str) -> None:

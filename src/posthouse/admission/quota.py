@@ -19,7 +19,8 @@ class Maildrops(Protocol):
 async def over_quota(maildrops: Maildrops, routed: Routed, size_octets: int | None) -> Reply | None:
     """Why not all maildrops of a recipient have room for `size_octets` (None: unknown), or None.
 
-    For those without a quota nothing is asked. An alias whose members have not all room is refused whole: mail for some of them would be lost.
+    For those without a quota nothing is asked. An alias whose members have not all room is refused whole: mail for
+    some of them would be lost.
     """
     refusal: Reply | None = None
     for mailbox, _ in routed.mailboxes.values():

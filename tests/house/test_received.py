@@ -77,6 +77,20 @@ def test_with_which_protocol(
     assert b"\tby mx.here.test with " + protocol + b" id " in message
 
 
+@pytest.mark.conformance("C142")
+def test_mail_for_us_is_taken_in_clear(house: RunningHouse) -> None:
+    with Wire(house.ports["smtp"]) as wire:
+        assert wire.reply().startswith(b"220 ")
+        wire.send(b"EHLO client.test\r\n")
+        offered = [wire.line()]
+        while offered[-1][3:4] == b"-":
+            offered.append(wire.line())
+        assert any(line[4:] == b"STARTTLS" for line in offered)
+        queue_id = wire.deliver(LETTER, ADA)
+    (message,) = emptied(house, ADA)
+    assert b" with ESMTP id " + queue_id.encode() in message
+
+
 @pytest.mark.conformance("C70")
 def test_an_old_greeting(house: RunningHouse) -> None:
     with Wire(house.ports["smtp"]) as wire:

@@ -111,6 +111,23 @@ def test_the_addresses_of_others_are_theirs(house: RunningHouse, path: str) -> N
         assert wire.say(f"RCPT TO:<{path}>").startswith(b"550 5.7.1 ")
 
 
+@pytest.mark.conformance("C282", "S16")
+def test_nobody_is_trusted_for_what_he_says(tmp_path: Path) -> None:
+    """Only the socket's own address is in a trusted network, or is not."""
+    with RunningHouse(tmp_path, reception={"trusted_networks": ["10.0.0.0/8"]}) as house:
+        for line in (
+            "XCLIENT ADDR=10.0.0.1 NAME=localhost",
+            "XFORWARD ADDR=10.0.0.1",
+            "PROXY TCP4 10.0.0.1 10.0.0.2 40000 25",
+            "X-Forwarded-For: 10.0.0.1",
+            "EHLO [10.0.0.1]",
+        ):
+            with Wire(house.ports["smtp"]).greet("[10.0.0.1]") as wire:
+                assert wire.say(line)[:1] in (b"2", b"5")
+                assert wire.say("MAIL FROM:<postmaster@here.test>").startswith(b"250 ")
+                assert wire.say("RCPT TO:<u@far.test>").startswith(b"550 5.7.1 ")
+
+
 def test_an_alias_that_only_leads_to_itself(house: RunningHouse) -> None:
     with Wire(house.ports["smtp"]).greet() as wire:
         assert wire.say("MAIL FROM:<>").startswith(b"250 ")

@@ -190,7 +190,9 @@ class SmtpSession:
         """Whether more came behind a command that must be the last of its group (RFC 2920 §3.1)."""
         if not self.smtp.has_more or not isinstance(event, Command):
             return False
-        return isinstance(event, Hello | BeginContent) or not self.smtp.extended
+        # Chunks announce their octets and may be sent ahead (RFC 3030 §4.2); DATA has to wait for its 354.
+        waits = isinstance(event, Hello | BeginContent) and not getattr(event, "chunked", False)
+        return waits or not self.smtp.extended
 
     async def _write(self) -> None:
         self.stream.write(self.smtp.outgoing())

@@ -29,7 +29,8 @@ EIGHT_BIT = odd_messages.headed(1, "Grüße\r\n".encode())
 def house_routing_to(folder: Path, port: int, **tables: Any) -> RunningHouse:
     """A house that sends everything to this port of the loopback interface, and tries again at once."""
     forwarding = {"routes": {"*": f"127.0.0.1:{port}"}, "retry": ["200ms"]}
-    return RunningHouse(folder, forwarding=forwarding, **tables)
+    reception = {"trusted_networks": ["127.0.0.0/8"]}
+    return RunningHouse(folder, forwarding=forwarding, reception=reception, **tables)
 
 
 def leave_content_alone(postfix: PostfixServer) -> None:

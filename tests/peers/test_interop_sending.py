@@ -26,7 +26,10 @@ PROTOCOL = {  # `with` of the Received field (RFC 3848)
     "login STARTTLS": "ESMTPSA",
     "login TLS": "ESMTPSA",
 }
-CONTENT = odd_messages.headed(7, "Fresh horses.\r\n.\r\n..two dots\r\nGrüße\r\n".encode())
+# From the login itself: it sends as nobody else.
+CONTENT = odd_messages.headed(7, "Fresh horses.\r\n.\r\n..two dots\r\nGrüße\r\n".encode()).replace(
+    b"anna@client.test", ADA.encode()
+)
 
 
 @pytest.fixture

@@ -189,7 +189,13 @@ def test_commands_without_a_message_end(tmp_path: Path, flood: bytes) -> None:
 @pytest.mark.parametrize("ending", ["RSET", "message"])
 def test_transactions_of_a_session_are_counted(tmp_path: Path, ending: str) -> None:
     with RunningHouse(tmp_path, reception={"messages": 3}) as house:
-        with Wire(house.ports["smtp"]).greet() as peer:
+        with Wire(house.ports["smtp"]) as peer:
+            assert peer.reply().startswith(b"220 ")
+            peer.send(b"EHLO client.test\r\n")
+            offered = [peer.line()]
+            while offered[-1][3:4] == b"-":
+                offered.append(peer.line())
+            assert b"LIMITS RCPTMAX=1000 MAILMAX=3" in {line[4:] for line in offered}
             for _ in range(3):
                 peer.envelope("bob@here.test")
                 if ending == "RSET":

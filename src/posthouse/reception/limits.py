@@ -20,7 +20,6 @@ TOO_LONG = reply(421, "4.4.2", "The session has lasted too long; open another")
 TOO_MANY_ERRORS = reply(421, "4.7.0", "Too many errors; goodbye")
 TOO_MANY_UNKNOWN = reply(421, "4.7.0", "Too many unknown recipients; goodbye")
 TOO_MANY_COMMANDS = reply(421, "4.7.0", "Too many commands without a message; goodbye")
-TOO_MANY_MESSAGES = reply(421, "4.7.0", "Too many messages in one session; open another")
 TALKED_EARLY = reply(554, "5.5.1", "You spoke before you were greeted; goodbye")
 OUT_OF_STEP = reply(554, "5.5.1", "You sent commands ahead where that is not allowed; goodbye")
 
@@ -43,8 +42,6 @@ class SmtpLimits:
     unknown_recipients: int = 10
     commands: int = 5000
     """Since the last accepted message."""
-    messages: int = 10_000
-    """Transactions begun; MAILMAX of RFC 9422."""
     strict_pipelining: bool = False
 
     @classmethod
@@ -60,7 +57,6 @@ class SmtpLimits:
             errors=reception.errors,
             unknown_recipients=reception.unknown_recipients,
             commands=reception.commands,
-            messages=reception.messages,
             strict_pipelining=reception.strict_pipelining,
         )
 

@@ -103,7 +103,6 @@ class SmtpSession:
         self._errors = 0
         self._unknown_recipients = 0
         self._failed_logins = 0
-        self._transactions = 0
         self._accepted = 0
         self._lines_at_accept = 0
 
@@ -191,7 +190,7 @@ class SmtpSession:
         if not self.smtp.has_more or not isinstance(event, Command):
             return False
         # Chunks announce their octets and may be sent ahead (RFC 3030 §4.2); DATA has to wait for its 354.
-        waits = isinstance(event, Hello | BeginContent) and not getattr(event, "chunked", False)
+        waits = isinstance(event, Hello | BeginContent) and not (isinstance(event, BeginContent) and event.chunked)
         return waits or not self.smtp.extended
 
     async def _write(self) -> None:
@@ -300,9 +299,6 @@ class SmtpSession:
             self.smtp.close(limits.TOO_MANY_ERRORS)
 
     async def _begin_transaction(self, event: Mail) -> None:
-        if self._transactions >= self.door.limits.messages:
-            self.smtp.reply(limits.TOO_MANY_MESSAGES)
-            return
         peer = self._peer()
         try:
             if self._account is not None and not await self.door.authenticator.is_welcome(self._account):
@@ -317,7 +313,6 @@ class SmtpSession:
             self._note_refusal("MAIL", judged, reverse_path=event.reverse_path)
             self._refuse("MAIL", judged)
             return
-        self._transactions += 1
         self._transaction = MailTransaction(
             peer=peer,
             reverse_path=event.reverse_path,

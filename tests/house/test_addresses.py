@@ -157,6 +157,10 @@ NASTY = [
 ]  # fmt: skip
 
 
+# Few, since whoever guesses is slowed.
+LOGINS = ("../../x", "' OR 1=1--", "*)(uid=*")
+
+
 @pytest.mark.conformance("C284", "S9", "S10")
 @pytest.mark.parametrize("name", NASTY)
 def test_a_name_is_only_a_name(house: RunningHouse, name: str) -> None:
@@ -169,16 +173,21 @@ def test_a_name_is_only_a_name(house: RunningHouse, name: str) -> None:
         assert wire.content(LETTER).startswith(b"250 ")
         assert wire.say(f"EHLO {name.replace(' ', '')}")[:1] in (b"2", b"5")
         assert wire.say(f"VRFY {name}").startswith(b"252 ")
-    with Wire(house.ports["submission"]).greet() as wire:
-        secret = base64.b64encode(f"\0{name}\0{PASSWORD}".encode()).decode()
-        assert wire.say(f"AUTH PLAIN {secret}").startswith(b"535 ")
-    with Wire(house.ports["pop3"]) as reader:
-        assert reader.login(name).startswith(b"-ERR")
+    if name in LOGINS:
+        _is_no_login(house, name)
     (message,) = emptied(house, BOB)
     shown = message.split(b"\r\n", 2)
     assert shown[0].startswith(b"Return-Path: <")
     assert shown[1].startswith(b"Delivered-To: ")
     assert _tree(house) == before
+
+
+def _is_no_login(house: RunningHouse, name: str) -> None:
+    with Wire(house.ports["submission"]).greet() as wire:
+        secret = base64.b64encode(f"\0{name}\0{PASSWORD}".encode()).decode()
+        assert wire.say(f"AUTH PLAIN {secret}").startswith(b"535 ")
+    with Wire(house.ports["pop3"]) as reader:
+        assert reader.login(name).startswith(b"-ERR")
 
 
 def _tree(house: RunningHouse) -> list[str]:

@@ -46,6 +46,7 @@ SMTP_WORDS = {
     "451 4.3.0 Not now": "451 4.3.0 The message could not be stored; try again later",
     "252 2.0.0 Cannot verify": "252 2.1.5 Not verified; send the message and see",
     "SIZE 10000": "SIZE 65536",
+    "LIMITS RCPTMAX=1000": "LIMITS RCPTMAX=1000 MAILMAX=10000",
     "AUTH PLAIN LOGIN": "AUTH SCRAM-SHA-256 PLAIN LOGIN",
     "535 5.7.8 No": "535 5.7.8 The login or the password is wrong",
     "YWxpY2U=": base64.b64encode(b"a@b.test").decode(),

@@ -185,6 +185,21 @@ def test_commands_without_a_message_end(tmp_path: Path, flood: bytes) -> None:
         assert other.say("NOOP").startswith(b"250 ")
 
 
+@pytest.mark.conformance("C169", "C287", "S26")
+def test_a_flood_of_tiny_chunks_is_one_of_commands_and_large_content_is_not(tmp_path: Path) -> None:
+    with RunningHouse(tmp_path, reception={"recipients": 100, "commands": 200}) as house:
+        with Wire(house.ports["smtp"]).greet().envelope("bob@here.test") as peer:
+            peer.send((b"BDAT 1024\r\n" + b"\r\n" + b"x" * 1020 + b"\r\n") * 300 + b"BDAT 0 LAST\r\n")
+            assert [peer.reply()[:3] for _ in range(300)] == [b"250"] * 300
+            stored(peer.reply())
+        with Wire(house.ports["smtp"]).greet().envelope("bob@here.test") as peer:
+            peer.send_in_pieces(b"BDAT 1\r\nx" * 10_000, 4096)
+            assert peer.rest().count(b"\r\n421 ") <= 1
+        with Wire(house.ports["pop3"]) as reader:
+            assert reader.login("bob@here.test").startswith(b"+OK")
+            assert len(reader.uidls()) == 1
+
+
 @pytest.mark.conformance("C175", "C287")
 @pytest.mark.parametrize("ending", ["RSET", "message"])
 def test_transactions_of_a_session_are_counted(tmp_path: Path, ending: str) -> None:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from posthouse.mail.reply import Reply
 from posthouse.protocol.lines import ContentReader
 
+WORTHY_CHUNK_OCTETS = 1024
+"""A chunk so large is content to whoever counts commands; a flood of smaller ones is a flood of commands."""
+
 
 @dataclass(slots=True)
 class OpenChunk:

@@ -41,7 +41,7 @@ from posthouse.protocol.smtp import (
     parse_argument,
     split_line,
 )
-from posthouse.protocol.smtp_content import ChunkReader, OpenChunk, Transaction
+from posthouse.protocol.smtp_content import WORTHY_CHUNK_OCTETS, ChunkReader, OpenChunk, Transaction
 from posthouse.protocol.smtp_notices import ContentChunk, ContentRefused, QuitReceived, Rejected, TransactionDropped
 from posthouse.protocol.smtp_options import EXTENSIONS, ServerOptions, keyword_lines, offered_keywords
 from posthouse.protocol.smtp_order import ALLOWED, State
@@ -79,6 +79,7 @@ class SmtpServer:
         self._pending: Command | None = None
         self._login: SaslLogin | None = None
         self._chunk: OpenChunk | None = None
+        self._worthy_chunks = 0
         self._after_refused_chunk = State.READY
         self._end_of_input = False
         self._forget(State.UNGREETED)
@@ -139,8 +140,8 @@ class SmtpServer:
 
     @property
     def lines(self) -> int:
-        """How many lines came, those of content not counted."""
-        return self._input.lines
+        """How many lines came, those of content not counted, nor a BDAT that brought enough of it."""
+        return self._input.lines - self._worthy_chunks
 
     @property
     def has_more(self) -> bool:
@@ -448,6 +449,7 @@ class SmtpServer:
             transaction.take_chunked(tail)
             return ContentChunk(tail)
         self._chunk = None
+        self._worthy_chunks += chunk.size_octets >= WORTHY_CHUNK_OCTETS
         if chunk.last:
             self._pending = EndOfContent(transaction.size_octets)
             return self._pending

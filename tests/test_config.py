@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from posthouse import config
-from posthouse.config import Config, ConfigError, Endpoint, find, load, parse, parse_duration, parse_endpoint, reloaded
+from posthouse.config import Config, ConfigError, find, load, parse, reloaded
+from posthouse.config_values import Endpoint, parse_duration, parse_endpoint
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 LEAST = 'hostname = "mx.example.org"\ndata_dir = "data"\n'

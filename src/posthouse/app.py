@@ -14,7 +14,8 @@ from pathlib import Path
 from posthouse.admission.admission import Admission, Seams
 from posthouse.admission.peer import Role
 from posthouse.admission.rules import Rules
-from posthouse.config import Config, ConfigError, Endpoint, parse_endpoint, reloaded
+from posthouse.config import Config, ConfigError, reloaded
+from posthouse.config_values import Endpoint, parse_endpoint
 from posthouse.doors import SELF_SIGNED as SELF_SIGNED
 from posthouse.doors import Doors
 from posthouse.forwarding.bounce import Bouncer

@@ -8,9 +8,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
-import re
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +17,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainValidator,
-    Strict,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -28,150 +24,36 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from posthouse.mail.address import Address, AddressError, parse_address, parse_domain
+from posthouse.config_values import (
+    Count,
+    Domain,
+    Duration,
+    Endpoint,
+    FilePath,
+    Flag,
+    ListenEndpoint,
+    Network,
+    RoleName,
+    Wait,
+    parse_endpoint,
+    parse_host,
+    parse_host_pattern,
+    parse_next_hop,
+    parse_postmaster,
+)
+from posthouse.mail.address import Address
 
 ENVIRONMENT_KEY = "POSTHOUSE_CONFIG"
 RESTART_KEYS = ("listen", "data_dir", "storage", "workers")
 """What a running house cannot change."""
 SEARCHED = (Path("posthouse.toml"), Path("/etc/posthouse/posthouse.toml"))
 
-_DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)\Z")
 MESSAGE_CHARACTERS = 300
 LONGEST_SLOWING_S = 30.0
-_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message is one line for the operator."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A host (name or IP address, without brackets) and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-
-def parse_endpoint(text: str, default_port: int | None = None) -> Endpoint:
-    """`host:port`, `[v6]:port`, or either without the port where there is a default. Raises ValueError."""
-    match = re.match(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+))(?::([0-9]{1,5}))?\Z", text)
-    if match is None:
-        raise ValueError(f"{text!r} is not host:port (an IPv6 address stands in brackets)")
-    if match[3] is None and default_port is None:
-        raise ValueError(f"{text!r} lacks a port")
-    port = int(match[3]) if match[3] is not None else default_port or 0
-    if port > 65535:
-        raise ValueError(f"{text!r} has a port above 65535")
-    return Endpoint(match[1] or match[2], port)
-
-
-def parse_duration(value: object) -> float:
-    """Seconds, above zero, from `"5m"`, `"4h"`, `"30d"`. Raises ValueError."""
-    match = _DURATION.match(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f'{value!r} is not a duration: write a number and a unit, such as "30s", "5m", "4h" or "5d"')
-    if not int(match[1]):
-        raise ValueError(f"{value!r} must be longer than nothing")
-    return int(match[1]) * _SECONDS[match[2]]
-
-
-def parse_wait(value: object) -> float:
-    """Like `parse_duration`, and `"0s"` for no wait at all. Raises ValueError."""
-    return 0.0 if value == "0s" else parse_duration(value)
-
-
-def _role(value: object) -> str:
-    if not isinstance(value, str) or not re.match(r"[a-z0-9][a-z0-9._-]{0,63}\Z", value):
-        raise ValueError(f'{value!r} is not the name of a role such as "webmaster"')
-    return value
-
-
-def _listen_endpoint(value: object) -> Endpoint:
-    if isinstance(value, Endpoint):
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a string like 127.0.0.1:25")
-    endpoint = parse_endpoint(value)
-    try:
-        ipaddress.ip_address(endpoint.host)
-    except ValueError as exc:
-        raise ValueError(f"{value!r}: listen on an IP address, not on a name") from exc
-    return endpoint
-
-
-def _next_hop(text: str) -> Endpoint:
-    """A next hop: a host name or an IP address, port 25 unless it says another."""
-    endpoint = parse_endpoint(text, default_port=25)
-    try:
-        ipaddress.ip_address(endpoint.host)
-    except ValueError:
-        _domain(endpoint.host)
-    if not endpoint.port:
-        raise ValueError(f"{text!r} has port 0")
-    return endpoint
-
-
-def _domain(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a string")
-    try:
-        return parse_domain(value)
-    except AddressError as exc:
-        raise ValueError(f"{value!r} is not a host name: {exc}") from exc
-
-
-def _host_pattern(value: object) -> str:
-    """A host name, or `*.` and a domain."""
-    if isinstance(value, str) and value.startswith("*."):
-        return "*." + _domain(value[2:])
-    return _domain(value)
-
-
-def _address(value: object) -> Address | None:
-    if value is None or isinstance(value, Address):
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a string")
-    try:
-        return parse_address(value)
-    except AddressError as exc:
-        raise ValueError(f"{value!r} is not an address: {exc}") from exc
-
-
-def _path(value: object) -> object:
-    if isinstance(value, str) and (not value or "\0" in value):
-        raise ValueError(f"{value!r} is not a path")
-    return value
-
-
-def _network(value: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    # A number would be taken for an address.
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a string like 10.0.0.0/8")
-    return ipaddress.ip_network(value)
-
-
-# In TOML a number is a number: "20" and true are mistakes.
-Count = Annotated[int, Strict()]
-Flag = Annotated[bool, Strict()]
-FilePath = Annotated[Path, BeforeValidator(_path)]
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Wait = Annotated[float, BeforeValidator(parse_wait)]
-RoleName = Annotated[str, BeforeValidator(_role)]
-ListenEndpoint = Annotated[Endpoint, BeforeValidator(_listen_endpoint)]
-Domain = Annotated[str, BeforeValidator(_domain)]
-Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, PlainValidator(_network)]
 
 
 class _Section(BaseModel):
@@ -191,7 +73,7 @@ class Listen(_Section):
 class TlsName(_Section):
     """The certificate for clients that ask for this name; `*.example.org` is for one more label."""
 
-    host: Annotated[str, BeforeValidator(_host_pattern)]
+    host: Annotated[str, BeforeValidator(parse_host_pattern)]
     certificate: FilePath
     key: FilePath
 
@@ -302,11 +184,11 @@ class Forwarding(_Section):
         """Domains in the spelling in which they are looked up."""
         found: dict[str, str] = {}
         for pattern, next_hop in routes.items():
-            domain = pattern if pattern == "*" else _domain(pattern)
+            domain = pattern if pattern == "*" else parse_host(pattern)
             if domain in found:
                 raise ValueError(f"{domain!r} has two routes")
             if next_hop:
-                _next_hop(next_hop)
+                parse_next_hop(next_hop)
             found[domain] = next_hop
         return found
 
@@ -320,7 +202,7 @@ class Forwarding(_Section):
     def next_hop(self, domain: str) -> Endpoint | None:
         """The explicit next hop for a domain, or None where MX records decide."""
         named = self.routes.get(domain, self.routes.get("*", ""))
-        return _next_hop(named) if named else None
+        return parse_next_hop(named) if named else None
 
 
 class Journey(_Section):
@@ -354,7 +236,7 @@ class Config(_Section):
     hostname: Domain
     data_dir: FilePath
     workers: Count = Field(default=1, ge=1, le=64)
-    postmaster: Annotated[Address | None, BeforeValidator(_address)] = None
+    postmaster: Annotated[Address | None, BeforeValidator(parse_postmaster)] = None
     listen: Listen = Listen()
     tls: Tls = Tls()
     storage: Storage = Storage()

@@ -10,7 +10,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from posthouse.config import Config, Endpoint, Reception, Retrieval
+from posthouse.config import Config, Reception, Retrieval
+from posthouse.config_values import Endpoint
 from posthouse.log import Log
 from posthouse.mail.world import Clock
 from posthouse.net.arrival import Threshold

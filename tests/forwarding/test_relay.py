@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from posthouse.config import Endpoint
+from posthouse.config_values import Endpoint
 from posthouse.forwarding.relay import TRANSCRIPT_OCTETS, Attempt, Relay, RelaySession, bounded
 from posthouse.forwarding.routes import Router
 from posthouse.mail.acceptance import Notify

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from posthouse.config import Endpoint
+from posthouse.config_values import Endpoint
 from posthouse.forwarding import routes
 from posthouse.forwarding.routes import Hop, NoRoute, Router
 from posthouse.mail.reply import Reply

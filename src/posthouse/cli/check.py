@@ -28,7 +28,8 @@ from posthouse.mail.words import count
 from posthouse.storage.errors import StorageError
 
 if TYPE_CHECKING:
-    from posthouse.config import Config, Endpoint
+    from posthouse.config import Config
+    from posthouse.config_values import Endpoint
     from posthouse.storage.interfaces import Storage
 
 

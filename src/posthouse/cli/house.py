@@ -255,7 +255,8 @@ async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
     """The parent of the house's worker processes."""
     import asyncio
 
-    from posthouse.config import ConfigError, Endpoint, find, load
+    from posthouse.config import ConfigError, find, load
+    from posthouse.config_values import Endpoint
     from posthouse.doors import bind_doors
     from posthouse.log import make_log
     from posthouse.workers import WorkerFailed, Workers, lock_folder

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from posthouse.config import Endpoint
+from posthouse.config_values import Endpoint
 from posthouse.forwarding.routes import Hop, NoRoute, Router
 from posthouse.mail.outcome import Deferred, Delivered, Failed, Outcome, Uncertain
 from posthouse.mail.reply import Reply, reply

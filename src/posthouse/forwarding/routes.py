@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TypeAlias
 
-from posthouse.config import Endpoint
+from posthouse.config_values import Endpoint
 from posthouse.mail.reply import Reply, reply
 from posthouse.mail.world import Random
 from posthouse.net.dns import MxHost, NoSuchName, Resolver, TemporaryDnsFailure

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from posthouse.admission.admission import Admission, Seams
 from posthouse.admission.peer import Role
+from posthouse.admission.reports import ReportWriter
 from posthouse.admission.rules import Rules
 from posthouse.config import Config, ConfigError, reloaded
 from posthouse.config_values import Endpoint, parse_endpoint
@@ -244,7 +245,8 @@ class House:
             clock=world.clock,
             hello_name=config.hostname,
         )
-        bouncer = Bouncer(self.storage.content, self.admission, world.random)
+        self.report_writer = ReportWriter(self.storage.content, self.admission, world.random)
+        bouncer = Bouncer(self.storage.content, self.report_writer)
         schedule = RetrySchedule(
             intervals_s=config.forwarding.retry, delay_notice_after_s=config.forwarding.delay_notice_after
         )
@@ -284,6 +286,7 @@ class House:
             limits=SmtpLimits.of(config.reception),
             storage=self.storage,
             admission=self.admission,
+            report_writer=self.report_writer,
             authenticator=self.authenticator,
             refusals=self.refusals,
             clock=self.world.clock,

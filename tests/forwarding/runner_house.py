@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from posthouse.admission.admission import Admission, Seams
+from posthouse.admission.reports import ReportWriter
 from posthouse.admission.rules import Rules
 from posthouse.forwarding.bounce import Bouncer
 from posthouse.forwarding.relay import Attempt
@@ -96,7 +97,7 @@ class RunnerHouse:
         self.runner = QueueRunner(
             self.storage,
             self.relay,  # type: ignore[arg-type]
-            Bouncer(self.storage.content, self.admission, self.random),
+            Bouncer(self.storage.content, ReportWriter(self.storage.content, self.admission, self.random)),
             SCHEDULE,
             self.limits,
             self.clock,

@@ -52,6 +52,7 @@ REPORTS = [
 ]
 
 
+@pytest.mark.conformance("C182", "C184")
 @pytest.mark.parametrize(("outcome", "notify", "now", "report"), REPORTS)
 def test_what_the_sender_is_told(
     outcome: Outcome, notify: frozenset[Notify] | None, now: float, report: Action | None

@@ -141,6 +141,7 @@ async def test_replies_to_a_flood_leave_before_its_end() -> None:
         limits=SmtpLimits(command_timeout_s=60, content_timeout_s=60, errors=20, commands=20_000),
         storage=nothing,
         admission=nothing,
+        report_writer=nothing,
         authenticator=nothing,
         refusals=nothing,
         clock=SystemClock(),

@@ -294,8 +294,15 @@ class Admission:
             not_before=now,
             expires_at=now + self.rules.expire_after_s,
             original_recipient=recipient.original_recipient,
-            notify=recipient.notify,
+            notify=_passed_on(recipient),
         )
+
+
+def _passed_on(recipient: Recipient) -> frozenset[Notify] | None:
+    """When those that a recipient leads to shall report. Of an alias for several we report (RFC 3461 §5.2.7.3, c)."""
+    if recipient.notify is None or not recipient.routed.is_expanded:
+        return recipient.notify
+    return recipient.notify - {Notify.SUCCESS} or frozenset({Notify.NEVER})
 
 
 def _submitter(transaction: MailTransaction, login: str) -> Address | None:

@@ -61,6 +61,11 @@ class Routed:
     def leads_nowhere(self) -> bool:
         return not self.mailboxes and not self.remotes
 
+    @property
+    def is_expanded(self) -> bool:
+        """Whether it is an alias that stands for several."""
+        return len(self.mailboxes) + len(self.remotes) > 1
+
 
 async def route(directory: Directory, forward_path: Address, home: Home, *, local_address: str = "") -> Routed:
     """Follow aliases to their ends: each end once, loops cut (RFC 5321 §3.9.1).

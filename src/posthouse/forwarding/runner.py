@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from posthouse.forwarding.bounce import Bouncer, Reports
+from posthouse.admission.reports import Reports
+from posthouse.forwarding.bounce import Bouncer
 from posthouse.forwarding.relay import OUR_SIDE, Attempt, Relay, RelaySession
 from posthouse.forwarding.schedule import RetrySchedule
 from posthouse.forwarding.verdict import Verdict, judge, without_report

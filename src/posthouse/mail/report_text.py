@@ -96,7 +96,10 @@ def _sentence(status: RecipientStatus) -> str:
         case Action.RELAYED:
             return f"Your message to {to} was passed on to a server that does not report what becomes of it."
         case Action.EXPANDED:
-            return f"Your message to {to} was delivered, and passed on to the addresses it stands for."
+            return (
+                f"Your message to {to} was taken, and passed on to the several addresses which that one stands for. "
+                "Should it not reach one of them, you will hear of it."
+            )
         case _:
             assert_never(status.action)
 

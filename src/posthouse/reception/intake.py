@@ -15,14 +15,19 @@ from posthouse.storage.interfaces import Draft
 
 
 class Intake:
-    """Scans, filters what was submitted, and writes the draft. `refusal`: why the message is refused already."""
+    """Scans, filters what was submitted, and writes the draft. `refusal`: why the message is refused already.
 
-    def __init__(self, draft: Draft, submission: Submission | None, log: Log) -> None:
+    `beginning`: the first `keep_octets` of what is stored, for a report.
+    """
+
+    def __init__(self, draft: Draft, submission: Submission | None, log: Log, *, keep_octets: int = 0) -> None:
         self._draft: Draft | None = draft
         self._submission = submission
         self._scanner = ContentScanner()
         self._log = log
         self.refusal: Reply | None = None
+        self.beginning = b""
+        self._keep_octets = keep_octets
 
     @property
     def missing(self) -> Missing | None:
@@ -38,6 +43,8 @@ class Intake:
                 octets = await self._submission.feed(octets)
             self._scanner.feed(octets)
             await self._draft.write(octets)
+            if self._keep_octets:
+                self._keep(octets)
         except (HeaderTooLarge, ContentUnacceptable, StorageError) as exc:
             self.refusal = _refusal(exc)
             await self.discard()
@@ -65,6 +72,9 @@ class Intake:
             # A file that cannot be removed now has no row: it goes when this incarnation has ended.
             self._log.warning("draft not discarded", exc_info=True)
 
+    def _keep(self, octets: bytes) -> None:
+        self.beginning += octets[: self._keep_octets - len(self.beginning)]
+
     async def _take_last(self, submission: Submission) -> None:
         """What the submission held back for want of an empty line."""
         assert self._draft is not None
@@ -72,6 +82,7 @@ class Intake:
             rest = await submission.finish()
             self._scanner.feed(rest)
             await self._draft.write(rest)
+            self._keep(rest)
         except (HeaderTooLarge, ContentUnacceptable, StorageError) as exc:
             self.refusal = _refusal(exc)
             await self.discard()

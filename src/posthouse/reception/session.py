@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from posthouse.admission import replies
 from posthouse.admission.admission import Admission, MailTransaction
 from posthouse.admission.peer import Peer, Role
+from posthouse.admission.reports import Reports, ReportWriter, asks_for_success
 from posthouse.identity.authenticator import Authenticator, TooManyLogins
 from posthouse.log import Log
 from posthouse.mail.account import Account
 from posthouse.mail.address import Address, ReversePath
 from posthouse.mail.reply import Reply, reply
+from posthouse.mail.report_request import RETURN_LIMIT_OCTETS
 from posthouse.mail.world import Clock
 from posthouse.net.listener import HANDSHAKE_TIMEOUT_S
 from posthouse.net.stream import Interrupted, Stream
@@ -80,6 +82,7 @@ class SmtpDoor:
     limits: SmtpLimits
     storage: Storage
     admission: Admission
+    report_writer: ReportWriter
     authenticator: Authenticator
     refusals: Refusals
     clock: Clock
@@ -353,7 +356,9 @@ class SmtpSession:
         except StorageError as exc:
             self._refuse("DATA", not_stored(exc))
             return
-        self._intake = Intake(draft, self.door.admission.submission(self._transaction), self._log)
+        keep_octets = RETURN_LIMIT_OCTETS if asks_for_success(self._transaction) else 0
+        submission = self.door.admission.submission(self._transaction)
+        self._intake = Intake(draft, submission, self._log, keep_octets=keep_octets)
         self._pace.begin_content()
         self.smtp.reply(_GO_ON)
 
@@ -380,14 +385,20 @@ class SmtpSession:
         if isinstance(content, Reply):
             return content
         transaction.missing = intake.missing
+        reports = Reports()
         try:
             refusal = await self.door.admission.judge_content(transaction, content)
             if refusal is not None:
                 return refusal
             acceptance = self.door.admission.plan(transaction, content)
+            if asks_for_success(transaction):
+                writer = self.door.report_writer
+                acceptance = await writer.add_successes(reports, transaction, acceptance, intake.beginning)
             await self.door.storage.accept(acceptance)
         except StorageError as exc:
             return not_stored(exc)
+        finally:
+            await reports.discard()
         self._accepted += 1
         self._log.info(
             "message accepted",

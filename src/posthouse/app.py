@@ -115,7 +115,7 @@ class House:
         self.world = world or World()
         self.doors = Doors(self.part, self.world.clock, log)
         self._stop = asyncio.Event()
-        self._makers: dict[str, Make] = {}
+        self._makers: dict[tuple[str, bool], Make] = {}
         self._runner: QueueRunner | None = None
         self.login_delay: LoginDelay | None = None
         self._sessions: set[Stream] = set()
@@ -189,14 +189,15 @@ class House:
         return True
 
     def _furnish(self) -> None:
-        """What the next session at each door finds."""
-        self._makers = {
-            "smtp": self._smtp("smtp", Role.EXCHANGE),
-            "submission": self._smtp("submission", Role.SUBMISSION),
-            "submissions": self._smtp("submissions", Role.SUBMISSION, implicit_tls=True),
-            "pop3": self._pop3("pop3"),
-            "pop3s": self._pop3("pop3s", implicit_tls=True),
-        }
+        """What the next session at each door finds, where SCRAM is offered and where it is not."""
+        for scram in (False, True):
+            self._makers |= {
+                ("smtp", scram): self._smtp("smtp", Role.EXCHANGE, scram=scram),
+                ("submission", scram): self._smtp("submission", Role.SUBMISSION, scram=scram),
+                ("submissions", scram): self._smtp("submissions", Role.SUBMISSION, scram=scram, implicit_tls=True),
+                ("pop3", scram): self._pop3("pop3", scram=scram),
+                ("pop3s", scram): self._pop3("pop3s", scram=scram, implicit_tls=True),
+            }
         self.doors.furnish(self.config)
 
     def _found(self) -> None:
@@ -261,12 +262,12 @@ class House:
         self._runner.configure(relay, bouncer, schedule, limits)
         return self._runner
 
-    def _smtp(self, door_name: str, role: Role, *, implicit_tls: bool = False) -> Make:
+    def _smtp(self, door_name: str, role: Role, *, scram: bool, implicit_tls: bool = False) -> Make:
         config = self.config
         tls_options = ServerOptions(
             hostname=config.hostname,
             message_size_octets=config.reception.message_size_octets,
-            auth_mechanisms=_smtp_mechanisms(config) if role is Role.SUBMISSION else (),
+            auth_mechanisms=_smtp_mechanisms(scram=scram) if role is Role.SUBMISSION else (),
             auth_required=role is Role.SUBMISSION,
             max_recipients=config.reception.recipients,
             max_messages=config.reception.messages,
@@ -299,12 +300,12 @@ class House:
 
         return session
 
-    def _pop3(self, door_name: str, *, implicit_tls: bool = False) -> Make:
+    def _pop3(self, door_name: str, *, scram: bool, implicit_tls: bool = False) -> Make:
         config, limits = self.config, self.config.retrieval
         delay = self.login_delay
         tls_options = Pop3Options(
             hostname=config.hostname,
-            mechanisms=(SCRAM_SHA_256, "PLAIN") if config.auth.scram else ("PLAIN",),
+            mechanisms=(SCRAM_SHA_256, "PLAIN") if scram else ("PLAIN",),
             login_delay_s=math.ceil(delay.delay_s) if delay is not None else None,
             implementation="Posthouse" if limits.implementation else None,
         )
@@ -344,7 +345,9 @@ class House:
             # It was in the backlog, or in a handshake, when the others were told.
             stream.interrupt()
         try:
-            await self._makers[door](stream).run()
+            # Nobody logs in where mail comes from other houses; there it is not even asked.
+            scram = door != "smtp" and await self.authenticator.offers_scram()
+            await self._makers[door, scram](stream).run()
         except Exception:
             self.log.exception("session broke", peer=address)
             stream.abort()
@@ -355,7 +358,7 @@ class House:
     async def _refuse_session(self, door: str, stream: Stream) -> None:
         """One session too many."""
         try:
-            await self._makers[door](stream).refuse_service()
+            await self._makers[door, False](stream).refuse_service()
         except Exception:
             self.log.exception("session broke", peer=stream.peer_address)
 
@@ -445,9 +448,9 @@ def _identity_rules(config: Config) -> IdentityRules:
     return IdentityRules(limiter=limiter, scram=auth.scram, scram_for_passwords=auth.scram_for_passwords)
 
 
-def _smtp_mechanisms(config: Config) -> tuple[str, ...]:
+def _smtp_mechanisms(*, scram: bool) -> tuple[str, ...]:
     """What AUTH offers, the strongest first."""
-    return (*((SCRAM_SHA_256,) if config.auth.scram else ()), "PLAIN", "LOGIN")
+    return (*((SCRAM_SHA_256,) if scram else ()), "PLAIN", "LOGIN")
 
 
 def _resolver(config: Config) -> Resolver:

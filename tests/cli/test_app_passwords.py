@@ -80,7 +80,7 @@ def test_passwords_that_cannot_be_chosen(furnished: Command, password: str, word
         ("", "chosen\n", False),
         ("scram_for_passwords = true", "chosen\n", True),
         ("scram_for_passwords = true", "\U0001f511\n", False),
-        ("scram = false", "", False),
+        ("scram = false", "", True),
     ],
 )
 def test_scram_keys_are_kept_of_what_cannot_be_guessed(
@@ -106,3 +106,21 @@ def scram_of(command: Command, login: str) -> object:
             await storage.close()
 
     return asyncio.run(read())
+
+
+def test_check_says_why_scram_is_not_offered(furnished: Command) -> None:
+    def said() -> tuple[str, str]:
+        (line,) = [line for line in json.loads(furnished.run("check", "--json").out) if line["check"] == "SCRAM"]
+        return line["state"], line["text"]
+
+    assert said() == ("ok", "offered: it works with every password")
+    assert furnished.run("account", "add", "bob@here.test", "--password-stdin", stdin="chosen\n").status == 0
+    state, text = said()
+    assert state == "note"
+    assert "not offered: it would not work with the passwords of bob@here.test; set auth.scram_for_passwords" in text
+    file = furnished.folder / "posthouse.toml"
+    before = file.read_text()
+    file.write_text(before.replace("[auth]", "[auth]\nscram_for_passwords = true"))
+    assert "logged in by PLAIN" in said()[1]
+    file.write_text(before.replace("[auth]", "[auth]\nscram = false"))
+    assert said() == ("ok", "not offered, as auth.scram says")

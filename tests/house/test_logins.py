@@ -14,7 +14,7 @@ import pytest
 from posthouse.identity.hashes import app_verifier, make_app_password
 from posthouse.protocol.sasl_scram import ScramClient, derive_keys
 from tests.house.wire import Wire
-from tests.running_house import PASSWORD, RunningHouse
+from tests.running_house import PASSWORD, VERIFIER, RunningHouse
 
 ADA, BOB, NOBODY = "ada@here.test", "bob@here.test", "nobody@here.test"
 WRONG = {
@@ -111,6 +111,62 @@ def test_scram(house: RunningHouse, door: str, initial: bool) -> None:
             assert session.say(f"MAIL FROM:<{ADA}>").startswith(b"250")
         else:
             assert session.say("STAT").startswith(b"+OK")
+
+
+def mechanisms(house: RunningHouse, door: str) -> set[str]:
+    """What a session that begins now is offered."""
+    with Door(house, door) as session:
+        session.send(b"CAPA\r\n" if door == "pop3" else b"EHLO me.test\r\n")
+        lines = []
+        while (line := session.line().decode())[:4] not in ("250 ", "."):
+            lines.append(line)
+        (offer,) = [line for line in [*lines, line] if line.lstrip("250- ").startswith(("SASL ", "AUTH "))]
+    return set(offer.lstrip("250- ").split(" ")[1:]) - {"LOGIN"}
+
+
+def forget_keys(house: RunningHouse, login: str = BOB) -> None:
+    """As after an import, or where the password was chosen."""
+    house.ask(lambda storage: storage.administration.set_password(login, VERIFIER, 1.0))
+
+
+EVERYTHING, PLAIN_ONLY = {"SCRAM-SHA-256", "PLAIN"}, {"PLAIN"}
+
+
+@pytest.mark.conformance("C130")
+def test_scram_is_offered_while_it_works_for_everybody(house: RunningHouse, door: str) -> None:
+    """A program that takes it by itself is never told that a right password is wrong."""
+    assert mechanisms(house, door) == EVERYTHING
+    with Door(house, door) as before:
+        forget_keys(house)
+        assert mechanisms(house, door) == PLAIN_ONLY
+        assert before.ok(before.scram(ADA)), "what was offered is kept"
+    with Door(house, door) as session:
+        client = ScramClient(BOB, PASSWORD, "nonce")
+        assert session.say("AUTH SCRAM-SHA-256 " + b64(client.first())).startswith((b"504 5.5.4", b"-ERR"))
+        assert session.ok(session.plain(BOB))
+    assert mechanisms(house, door) == PLAIN_ONLY
+    house.ask(lambda storage: storage.administration.set_suspended(BOB, True))
+    assert mechanisms(house, door) == EVERYTHING
+    house.ask(lambda storage: storage.administration.set_suspended(BOB, False))
+    assert mechanisms(house, door) == PLAIN_ONLY
+    house.ask(lambda storage: storage.administration.remove_account(BOB, keep_mail=False, now=1.0))
+    assert mechanisms(house, door) == EVERYTHING
+
+
+def test_a_login_by_plain_makes_scram_work(tmp_path: Path, door: str) -> None:
+    with RunningHouse(tmp_path, auth={"allow_cleartext": True, "scram_for_passwords": True}) as house:
+        forget_keys(house)
+        assert mechanisms(house, door) == PLAIN_ONLY
+        with Door(house, door) as session:
+            assert session.ok(session.plain(BOB))
+        assert mechanisms(house, door) == EVERYTHING
+        with Door(house, door) as session:
+            assert session.ok(session.scram(BOB))
+
+
+def test_scram_is_never_offered_where_it_is_not_wanted(tmp_path: Path, door: str) -> None:
+    with RunningHouse(tmp_path, auth={"allow_cleartext": True, "scram": False}) as house:
+        assert mechanisms(house, door) == PLAIN_ONLY
 
 
 @pytest.mark.conformance("C131", "S23")

@@ -69,6 +69,16 @@ class Directory:
             raise self.error
         return self.accounts.get(login)
 
+    async def logins_without_scram(self, limit: int) -> tuple[str, ...]:
+        if self.error is not None:
+            raise self.error
+        without = [
+            login
+            for login, account in self.accounts.items()
+            if not account.suspended and any(credential.scram is None for credential in account.credentials)
+        ]
+        return tuple(without[:limit])
+
     def add(self, login: str, *verifiers: str, suspended: bool = False, kind: str = PASSWORD) -> None:
         self.accounts[login] = Account(
             account=AccountId(len(self.accounts) + 1),

@@ -13,6 +13,7 @@ from posthouse.mail.account import SCRAM_ITERATIONS, Account
 from posthouse.mail.ids import CredentialId
 from posthouse.protocol.sasl import ScramExchange, ScramLookup, ScramProof
 from posthouse.protocol.sasl_scram import ScramClient, derive_keys
+from posthouse.storage.errors import StorageBusy
 from tests.identity.people import ELSEWHERE, HERE, House
 
 MINE, OTHER = make_app_password(b"\x01" * 16), make_app_password(b"\x02" * 16)
@@ -48,6 +49,15 @@ async def log_in(
 
 
 @pytest.mark.conformance("C130")
+async def test_scram_is_not_offered_while_the_directory_cannot_say(house: House) -> None:
+    house.directory.accounts.clear()
+    assert await house.authenticator.offers_scram()
+    house.directory.error = StorageBusy("x")
+    assert not await house.authenticator.offers_scram()
+    house.directory.error = None
+    assert not await house.another(rules=IdentityRules(scram=False)).offers_scram()
+
+
 async def test_an_app_password_is_proven(house: House) -> None:
     give_app_password(house, ALICE, OTHER)
     mine = give_app_password(house, ALICE, MINE)

@@ -9,7 +9,7 @@ import pytest
 from tests.peers import maildrop
 from tests.peers.maildrop import ADA
 from tests.peers.programs import Program
-from tests.running_house import PASSWORD, RunningHouse
+from tests.running_house import PASSWORD, VERIFIER, RunningHouse
 
 pytestmark = pytest.mark.peers
 
@@ -37,6 +37,18 @@ def test_msmtp(house: RunningHouse, msmtp: Program, tmp_path: Path, auth: str) -
         assert run.succeeded is right, str(run)
         assert b"AUTH SCRAM-SHA-256" in run.stdout
     assert maildrop.count(house, BOB) == 1
+
+
+def test_msmtp_logs_in_where_passwords_have_no_scram_keys(house: RunningHouse, msmtp: Program, tmp_path: Path) -> None:
+    """It takes SCRAM by itself where that is offered, and falls back to nothing."""
+    house.ask(lambda storage: storage.administration.set_password(ADA, VERIFIER, 1.0))
+    run = msmtp(
+        *(f"--host={maildrop.TLS_NAME}", f"--port={house.ports['submissions']}", "--domain=client.test"),
+        *("--tls=on", "--tls-starttls=off", f"--tls-trust-file={tmp_path / 'self-signed.crt'}"),
+        *("--auth=on", f"--user={ADA}", f"--passwordeval=echo {PASSWORD}", f"--from={ADA}", BOB),
+        content=b"Subject: hi\n\nhello\n",
+    )
+    assert run.succeeded, str(run)
 
 
 @pytest.mark.conformance("C130")

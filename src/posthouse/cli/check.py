@@ -24,13 +24,16 @@ from posthouse.cli.common import (
 )
 from posthouse.cli.findings import NOTE, OK, PROBLEM, Finding
 from posthouse.mail.address import Address
-from posthouse.mail.words import count
+from posthouse.mail.words import count, some
 from posthouse.storage.errors import StorageError
 
 if TYPE_CHECKING:
     from posthouse.config import Config
     from posthouse.config_values import Endpoint
     from posthouse.storage.interfaces import Storage
+
+
+LOGINS_LOOKED_AT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,7 @@ async def _store(config: Config) -> tuple[list[Finding], tuple[str, ...]]:
         domains = await storage.administration.domains()
         if not domains:
             findings.append(Finding("domain", PROBLEM, "no domain is local; run: posthouse domain add example.org"))
-        findings.append(await _postmaster(config, storage))
+        findings += [await _postmaster(config, storage), await _scram(config, storage)]
         return findings, domains
     finally:
         await storage.close()
@@ -191,6 +194,22 @@ async def _unread_postmaster(config: Config, storage: Storage, login: Address) -
         f"{mend}; to read what is kept: posthouse account password {login}"
     )
     return Finding("postmaster", PROBLEM, text)
+
+
+async def _scram(config: Config, storage: Storage) -> Finding:
+    """Whether SCRAM is offered, which is so where it works for everybody."""
+    auth = config.auth
+    if not auth.scram:
+        return Finding("SCRAM", OK, "not offered, as auth.scram says")
+    without = await storage.directory.logins_without_scram(LOGINS_LOOKED_AT)
+    if not without:
+        return Finding("SCRAM", OK, "offered: it works with every password")
+    mend = (
+        "it is again when all of them have logged in by PLAIN, or got a password with: posthouse account password"
+        if auth.scram_for_passwords
+        else "set auth.scram_for_passwords = true, and it is when all of them have logged in; or auth.scram = false"
+    )
+    return Finding("SCRAM", NOTE, f"not offered: it would not work with the passwords of {some(without)}; {mend}")
 
 
 def dns_records(config: Config, domains: tuple[str, ...]) -> list[DnsRecord]:

@@ -31,7 +31,7 @@ async def scram_keys(
     account = await storage.directory.account(login.key)
     if account is None:
         raise DirectoryConflict(f"there is no account {login}; see: posthouse account list")
-    if not (config.auth.scram and (made or config.auth.scram_for_passwords)):
+    if not (made or (config.auth.scram and config.auth.scram_for_passwords)):
         return None
     try:
         return derive_keys(password, account.scram_salt, account.scram_iterations)

@@ -52,6 +52,8 @@ class Directory(Protocol):
 
     async def account(self, login: str) -> Account | None: ...
 
+    async def logins_without_scram(self, limit: int) -> tuple[str, ...]: ...
+
 
 class Credentials(Protocol):
     """What the authenticator writes."""
@@ -73,7 +75,7 @@ class IdentityRules:
 
     limiter: LimiterRules = field(default_factory=LimiterRules)
     scram: bool = True
-    """Whether SCRAM may be used, with passwords whose keys are kept: those that were made here."""
+    """Whether SCRAM may be used, with passwords whose keys are kept; offered only where that is each of them."""
     scram_for_passwords: bool = False
     """Whether keys are kept of chosen passwords too, from the next login on."""
 
@@ -156,6 +158,16 @@ class Authenticator:
         self._limiter.succeeded(key, peer_address)
         self._remember(key, password, await self._improved(account, credential, password))
         return account
+
+    async def offers_scram(self) -> bool:
+        """Whether SCRAM is offered: it would work for everybody.
+
+        A program that takes it by itself does not fall back to PLAIN, and who is there is known only after the offer.
+        """
+        try:
+            return self._rules.scram and not await self._directory.logins_without_scram(1)
+        except StorageError:
+            return False
 
     async def scram_verifier(self, login: str, *, peer_address: str = "") -> tuple[ScramVerifier, str]:
         """What a SCRAM exchange needs for this login, and our part of its nonce. Slows, and raises, as authenticate().

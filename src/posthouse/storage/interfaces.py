@@ -68,6 +68,10 @@ class Directory(Protocol):
         """Addresses that the account may send as; one with an empty local part is a catch-all."""
         ...
 
+    async def logins_without_scram(self, limit: int) -> tuple[str, ...]:
+        """Logins of up to `limit` accounts that may log in, and have a password of which no SCRAM keys are kept."""
+        ...
+
     async def is_local_domain(self, domain: str) -> bool: ...
 
     async def domains(self) -> tuple[str, ...]:

@@ -43,6 +43,29 @@ async def test_app_passwords_come_and_go(house: House) -> None:
     assert len(await credentials(house, PASSWORD)) == 1
 
 
+async def test_who_has_a_password_without_scram_keys(house: House) -> None:
+    async def without(limit: int = 10) -> tuple[str, ...]:
+        return await house.storage.directory.logins_without_scram(limit)
+
+    assert await without() == ()
+    await house.account()
+    await house.account(bob)
+    assert await without() == (str(alice), str(bob))
+    assert await without(1) == (str(alice),)
+    await house.storage.administration.set_password(LOGIN, "hash", 1.0, KEYS)
+    assert await without() == (str(bob),)
+    await add(house, "laptop")
+    await add(house, "phone")
+    assert await without() == (str(alice), str(bob))
+    await house.storage.administration.set_suspended(str(bob), True)
+    assert await without() == (str(alice),)
+    (credential, *_) = await credentials(house, APP_PASSWORD)
+    await house.storage.credentials.replace(credential.credential, "hash of laptop", "hash of laptop", KEYS)
+    assert await without() == (str(alice),)
+    await house.storage.administration.remove_account(LOGIN, keep_mail=True, now=1.0)
+    assert await without() == ()
+
+
 async def test_what_contradicts_is_refused(house: House) -> None:
     await house.account()
     await house.account(bob)

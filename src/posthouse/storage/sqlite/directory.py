@@ -27,6 +27,9 @@ FROM accounts WHERE login_key = ? AND removed_at IS NULL"""
 _CREDENTIALS = """
 SELECT credential, kind, verifier, name, scram_stored_key, scram_server_key
 FROM credentials WHERE account = ? ORDER BY credential"""
+_WITHOUT_SCRAM = """
+SELECT DISTINCT login FROM credentials JOIN accounts USING (account)
+WHERE scram_stored_key IS NULL AND removed_at IS NULL AND suspended = 0 ORDER BY credentials.account LIMIT ?"""
 # Whoever is a direct target of an alias may answer as it.
 _IDENTITIES = """
 SELECT local_part, domain FROM addresses WHERE account = ?1
@@ -46,8 +49,17 @@ class SqliteDirectory:
         self._resolve = lru_cache(CACHE_ENTRIES)(self._look_up)
         self._account = lru_cache(CACHE_ENTRIES)(self._look_up_account)
         self._identities = lru_cache(CACHE_ENTRIES)(self._look_up_identities)
+        self._without_scram = lru_cache(1)(self._look_up_without_scram)
         self._is_local = lru_cache(CACHE_ENTRIES)(self._look_up_domain)
         self._domains = lru_cache(1)(self._look_up_domains)
+        self._caches = (
+            self._resolve,
+            self._account,
+            self._identities,
+            self._without_scram,
+            self._is_local,
+            self._domains,
+        )
 
     async def resolve(self, forward_path: Address) -> Resolution:
         with storage_errors():
@@ -67,6 +79,11 @@ class SqliteDirectory:
             self._freshen()
             return self._identities(account)
 
+    async def logins_without_scram(self, limit: int) -> tuple[str, ...]:
+        with storage_errors():
+            self._freshen()
+            return self._without_scram(limit)
+
     async def is_local_domain(self, domain: str) -> bool:
         with storage_errors():
             self._freshen()
@@ -81,7 +98,7 @@ class SqliteDirectory:
         """Drop the cache if the directory changed since it was filled."""
         version = row(self._connection, _VERSION)[0]
         if version != self._version:
-            for cache in (self._resolve, self._account, self._identities, self._is_local, self._domains):
+            for cache in self._caches:
                 cache.cache_clear()
             self._version = version
 
@@ -117,6 +134,9 @@ class SqliteDirectory:
 
     def _look_up_identities(self, account: AccountId) -> tuple[Address, ...]:
         return tuple(Address(*found) for found in rows(self._connection, _IDENTITIES, (account,)))
+
+    def _look_up_without_scram(self, limit: int) -> tuple[str, ...]:
+        return tuple(login for (login,) in rows(self._connection, _WITHOUT_SCRAM, (limit,)))
 
     def _look_up_domain(self, domain: str) -> bool:
         return row(self._connection, "SELECT 1 FROM domains WHERE domain = ?", (domain,)) is not None

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from posthouse.identity.hashes import app_verifier, make_app_password
+from posthouse.mail.address import parse_address
 from posthouse.protocol.sasl_scram import ScramClient, derive_keys
 from tests.house.wire import Wire
 from tests.running_house import PASSWORD, VERIFIER, RunningHouse
@@ -240,6 +241,46 @@ def test_a_session_sends_no_more_when_its_account_is_gone(house: RunningHouse, h
             house.ask(lambda storage: storage.administration.remove_account(ADA, keep_mail=True, now=1.0))
         assert session.say(f"MAIL FROM:<{ADA}>").startswith(b"421 4.7.0")
         assert session.rest() == b""
+
+
+@pytest.mark.parametrize("command", ["RETR 2", "TOP 2 0", "QUIT"])
+@pytest.mark.parametrize("how", ["suspended", "removed", "replaced"])
+def test_a_session_reads_and_deletes_no_more_when_its_account_is_gone(
+    house: RunningHouse, how: str, command: str
+) -> None:
+    for subject in ("one", "two"):
+        with Wire(house.ports["smtp"]).greet() as sender:
+            sender.deliver(f"Subject: {subject}\r\n".encode(), ADA)
+    with Door(house, "pop3") as session:
+        assert session.ok(session.plain(ADA))
+        session.retrieve(1)
+        assert session.say("DELE 1").startswith(b"+OK")
+        if how == "suspended":
+            house.ask(lambda storage: storage.administration.set_suspended(ADA, True))
+        else:
+            house.ask(lambda storage: storage.administration.remove_account(ADA, keep_mail=True, now=1.0))
+        if how == "replaced":
+            address = parse_address(ADA)
+            house.ask(
+                lambda storage: storage.administration.add_account(
+                    address, verifier=VERIFIER, quota_octets=None, now=1.0
+                )
+            )
+        assert session.say("STAT").startswith(b"+OK"), "what was told at login may be told again"
+        assert session.say(command) == b"-ERR [SYS/PERM] This login has ended"
+        assert session.rest() == b""
+    if how == "suspended":
+        house.ask(lambda storage: storage.administration.set_suspended(ADA, False))
+        with Door(house, "pop3") as session:
+            assert session.ok(session.plain(ADA))
+            assert len(session.uidls()) == 2, "something was deleted"
+
+
+def test_a_session_that_deletes_nothing_may_end_when_its_account_is_gone(house: RunningHouse) -> None:
+    with Door(house, "pop3") as session:
+        assert session.ok(session.plain(ADA))
+        house.ask(lambda storage: storage.administration.set_suspended(ADA, True))
+        assert session.say("QUIT").startswith(b"+OK")
 
 
 @pytest.mark.conformance("C125", "C292", "S24")

@@ -24,7 +24,7 @@ from posthouse.mail.world import Clock
 from posthouse.net.listener import HANDSHAKE_TIMEOUT_S
 from posthouse.net.stream import Interrupted, Stream
 from posthouse.protocol.events import CLOSED, NEED_DATA
-from posthouse.protocol.pop3 import AUTH, IN_USE, LOGIN_DELAY, SYS_TEMP
+from posthouse.protocol.pop3 import AUTH, IN_USE, LOGIN_DELAY, SYS_PERM, SYS_TEMP
 from posthouse.protocol.pop3_events import (
     Event,
     Login,
@@ -185,9 +185,11 @@ class Pop3Session:
     async def _handle(self, event: Event) -> None:
         match event:
             case Retrieve(number=number):
-                await self._send(number)
+                if await self._is_welcome():
+                    await self._send(number)
             case Top(number=number):
-                await self._send(number, whole=False)
+                if await self._is_welcome():
+                    await self._send(number, whole=False)
             case Login():
                 await self._login(event)
             case ScramVerifierWanted(login=login):
@@ -195,7 +197,8 @@ class Pop3Session:
             case StartTls():
                 await self._start_tls()
             case Update(numbers=numbers):
-                await self._update(numbers)
+                if not numbers or await self._is_welcome():
+                    await self._update(numbers)
             case Rejected():
                 self._errors += 1
             case OutgoingFull():
@@ -297,6 +300,24 @@ class Pop3Session:
             return listing
         self._surrogates = listing.internationalised
         return await self.door.surrogates.sizes(account.account, listing)
+
+    async def _is_welcome(self) -> bool:
+        """Whether what was asked for may be done. Else it was refused, and the session is over.
+
+        Suspended or removed since: an open session must not go on reading for whoever stole the password.
+        """
+        assert self._account is not None
+        try:
+            if await self.door.authenticator.is_welcome(self._account):
+                return True
+        except StorageError:
+            self.pop3.refuse(SYS_TEMP, "The mail cannot be reached now; try again later")
+            return False
+        self._log.warning("login ended", login=self._account.login)
+        # Not [AUTH], which answers commands of authentication only (RFC 3206 §4, §5).
+        self.pop3.refuse(SYS_PERM, "This login has ended")
+        self.pop3.close()
+        return False
 
     def _chunks(self, account: Account, uid: Uid) -> AsyncGenerator[bytes, None]:
         reader = self.door.surrogates if uid in self._surrogates else self.door.storage.maildrops

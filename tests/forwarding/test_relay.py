@@ -306,6 +306,97 @@ async def test_what_the_next_hop_cannot_take_fails_before_mail(row: SpoolRow, mi
     assert not any(line.startswith("MAIL") for line in next_hop.commands)
 
 
+def offering(*extensions: str) -> str:
+    return "\r\n".join(("250-there.test", *(f"250-{each}" for each in extensions), "250 HELP"))
+
+
+EVERYTHING = ("8BITMIME", "SMTPUTF8", "SIZE 1000000")
+
+
+@pytest.mark.parametrize(
+    ("row", "offered"),
+    [
+        (a_row(message=EIGHT_BIT_BODY), ("SMTPUTF8",)),
+        (a_row(message=UTF8_HEADER), ("8BITMIME",)),
+        (a_row(forward_path=JOERG), ("8BITMIME",)),
+        (a_row(message=a_message(content=b"x" * 2000)), ("SIZE 1000",)),
+    ],
+    ids=["8 bits", "UTF-8 header", "UTF-8 address", "size"],
+)
+async def test_the_second_host_is_tried_where_the_first_cannot_take_the_message(
+    row: SpoolRow, offered: tuple[str, ...]
+) -> None:
+    """RFC 5321 §5.1: all hosts, before the message is given up."""
+    async with peer(ehlo=offering(*offered)) as first, peer(ehlo=offering(*EVERYTHING)) as second:
+        done = await attempt(first, second, rows=(row,))
+    assert kinds(done) == [Delivered]
+    assert done.next_hop == "mx2.test:25"
+    assert first.commands == ["EHLO mx.here.test", "QUIT"]
+
+
+async def test_what_no_host_can_take_fails_with_the_best_ones_reason() -> None:
+    row = a_row(message=a_message(content=b"x" * 2000, facts=ContentFacts(eight_bit_body=True)))
+    async with peer(ehlo=offering("SIZE 1000")) as first, peer(ehlo=offering("8BITMIME", "SIZE 1000")) as second:
+        done = await attempt(first, second, rows=(row,))
+    assert kinds(done) == [Failed]
+    assert str(done.outcomes[0].reply.enhanced) == "5.6.3"
+    assert first.connections == second.connections == 1
+
+
+@pytest.mark.parametrize("dead", [None, {"": "421 4.3.2 busy"}, {"": DROP}, {"MAIL": DROP}])
+@pytest.mark.parametrize("dead_first", [True, False])
+async def test_a_host_that_may_take_it_later_keeps_the_message_waiting(
+    dead: dict[str, str | bytes] | None, dead_first: bool
+) -> None:
+    async with peer(ehlo=offering("SMTPUTF8")) as unfit, peer(dead or {}, offering(*EVERYTHING)) as busy:
+        other = None if dead is None else busy
+        done = await attempt(*((other, unfit) if dead_first else (unfit, other)), rows=(a_row(message=EIGHT_BIT_BODY),))
+    assert kinds(done) == [Deferred]
+
+
+async def test_a_dead_address_of_a_host_that_answers_keeps_nothing_waiting() -> None:
+    """As IPv6 ones often are."""
+    async with peer(ehlo=offering()) as unfit:
+        relay, ports = relay_to(None, unfit)
+        addresses = {"mx1.test": ("192.0.2.1", "192.0.2.2", "192.0.2.1")}
+        resolver = FakeResolver({"there.test": (MxHost(1, "mx1.test"),)}, addresses)
+        session = replace(relay, router=replace(relay.router, resolver=resolver)).session("there.test")
+        done = await session.attempt((a_row(message=EIGHT_BIT_BODY),))
+        await session.close()
+    assert kinds(done) == [Failed]
+    assert ports.tried[-1] == "192.0.2.2"
+
+
+async def test_a_claim_full_of_what_nobody_takes_asks_each_host_once() -> None:
+    plain, unfit = (a_row(),), (a_row(message=EIGHT_BIT_BODY),)
+    async with peer(ehlo=offering()) as first, peer(ehlo=offering()) as second:
+        relay, ports = relay_to(first, None)
+        session = relay.session("there.test")
+        done = [await session.attempt(rows) for rows in (unfit, plain, unfit, plain, unfit)]
+        await session.close()
+        assert [kinds(each) for each in done] == [[Deferred], [Delivered], [Deferred], [Delivered], [Deferred]]
+        assert ports.tried == ["192.0.2.1", "192.0.2.2", "192.0.2.1"]
+        relay, ports = relay_to(first, second)
+        session = relay.session("there.test")
+        done = [await session.attempt(rows) for rows in (plain, unfit, plain, unfit, unfit)]
+        await session.close()
+        assert [kinds(each) for each in done] == [[Delivered], [Failed], [Delivered], [Failed], [Failed]]
+        assert ports.tried == ["192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.1"]
+    assert len(second.messages) == 0
+
+
+async def test_one_host_that_cannot_take_a_message_takes_the_others_on_one_connection() -> None:
+    async with peer(ehlo=offering("SIZE 1000")) as only:
+        session = session_to(only)
+        large = a_message(content=b"x" * 2000)
+        done = [
+            await session.attempt((a_row(message=each),)) for each in (large, a_message(), large, a_message(), large)
+        ]
+        await session.close()
+    assert [kinds(each) for each in done] == [[Failed], [Delivered], [Failed], [Delivered], [Failed]]
+    assert only.connections == 1
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [

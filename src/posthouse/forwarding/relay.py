@@ -87,8 +87,11 @@ class RelaySession:
         self._addresses: deque[tuple[Hop, str]] = deque()
         self._connections_left = 0
         self._failure: Outcome | None = None
+        self._failure_before: Outcome | None = None
         self._given_up: Outcome | None = None
         self._breaks = 0
+        self._hop_count = 0
+        self._nowhere: dict[Reply, Outcome] = {}
         self._next_hop = ""
         self._address = ""
         self._passes_reports_on = False
@@ -128,6 +131,7 @@ class RelaySession:
 
     async def _outcomes(self, rows: tuple[SpoolRow, ...]) -> tuple[Outcome, ...]:
         broken: tuple[Outcome, ...] | None = None
+        refusals: list[Reply] = []
         while self._given_up is None:
             fresh = self._connection is None
             if self._connection is None:
@@ -135,8 +139,20 @@ class RelaySession:
             if self._connection is None:
                 if broken is not None:
                     return self._broken(broken)
+                if refusals:
+                    return self._fits_nowhere(refusals, rows)
                 self._given_up = self._failure or Deferred(NOT_ANSWERED, from_peer=False)
                 break
+            refusal = _unsuitable(rows[0].message, rows, self._connection.extensions)
+            if refusal is not None:
+                if refusal in self._nowhere:
+                    return (self._nowhere[refusal],) * len(rows)
+                tried = bool(refusals)
+                if fresh or self._hop_count == 1:
+                    refusals.append(refusal)
+                if await self._leave_for_others(fresh=fresh, tried=tried):
+                    continue
+                return self._broken(broken) if broken is not None else self._fits_nowhere(refusals, rows)
             outcomes, alive = await self._deliver(self._connection, rows)
             if alive:
                 self._breaks = 0
@@ -153,6 +169,32 @@ class RelaySession:
                 if not self._can_search_on():
                     return self._broken(broken)
         return (self._given_up,) * len(rows)
+
+    async def _leave_for_others(self, *, fresh: bool, tried: bool) -> bool:
+        """Leave a host that cannot take the message, for others that may (RFC 5321 §5.1). False: there are none.
+
+        `tried`: others could not either, before this one.
+        """
+        if not fresh and self._hop_count > 1:
+            # There may be better ones: begin again with the best host.
+            self._hops = None
+        # Another address of the same host would not help.
+        self._addresses.clear()
+        if not tried and self._hops is not None and not self._can_search_on():
+            # Of those that answer it is the only one, and good for other messages.
+            return False
+        await self.close()
+        return True
+
+    def _fits_nowhere(self, refusals: Sequence[Reply], rows: Sequence[SpoolRow]) -> tuple[Outcome, ...]:
+        """No host that answers takes this message. One that does not answer now might.
+
+        What another extension is needed for, no other message will find either; a smaller one may fit.
+        """
+        outcome = _worse(self._failure, Failed(refusals[0], from_peer=False))
+        if set(refusals) == {refusals[0]} - {TOO_LARGE}:
+            self._nowhere[refusals[0]] = outcome
+        return (outcome,) * len(rows)
 
     def _broken(self, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
         """This message broke the connection to every host. Maybe it is the message, maybe it is the hosts."""
@@ -175,6 +217,8 @@ class RelaySession:
             if connection is not None:
                 self.has_reached = True
                 self._reached()
+                # That another address of this host was dead says nothing any more.
+                self._failure = self._failure_before
                 return connection
         self._hops = None
         return None
@@ -190,6 +234,7 @@ class RelaySession:
             self._hops = deque()
         else:
             self._hops = deque(route)
+            self._hop_count = len(route)
 
     def _can_search_on(self) -> bool:
         return bool(self._hops or self._addresses) and self._connections_left > 0
@@ -198,6 +243,7 @@ class RelaySession:
         """The next address to try; names are looked up only when their turn has come."""
         while not self._addresses and self._hops:
             hop = self._hops.popleft()
+            self._failure_before = self._failure
             found = await self._relay.router.addresses(hop)
             if isinstance(found, NoRoute):
                 self._failure = _worse(self._failure, _by_reply(found.reply, from_peer=False))
@@ -237,13 +283,9 @@ class RelaySession:
         self, connection: SmtpConnection, rows: tuple[SpoolRow, ...]
     ) -> tuple[tuple[Outcome, ...], bool]:
         """The outcomes, and whether the connection can be used again."""
-        message = rows[0].message
         self._passes_reports_on = "DSN" in connection.extensions
-        refusal = _unsuitable(message, rows, connection.extensions)
-        if refusal is not None:
-            return (Failed(refusal, from_peer=False),) * len(rows), True
         try:
-            ended = await connection.deliver(_transaction(rows), self._octets(message))
+            ended = await connection.deliver(_transaction(rows), self._octets(rows[0].message))
             outcomes = tuple(_outcome(ended, index) for index in range(len(rows)))
             return outcomes, await _can_go_on(connection, ended)
         except ConnectionBroke as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -229,11 +230,21 @@ def test_starttls_goes_on_when_the_key_is_gone(house: RunningHouse) -> None:
         assert wire.say("EHLO again.test").startswith(b"250 ")
 
 
+def sockets() -> int:
+    """How many sockets this process has open."""
+    found = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        # The one that listed them is gone by now.
+        with contextlib.suppress(FileNotFoundError):
+            found += os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+    return found
+
+
 @pytest.mark.conformance("C147", "C285")
 def test_five_hundred_half_open_handshakes_and_a_login(tmp_path: Path) -> None:
     make_self_signed("mx.here.test", tmp_path / SELF_SIGNED[0], tmp_path / SELF_SIGNED[1], time.time())
     tables = {"sessions_per_address": 600}
-    before = len(os.listdir("/proc/self/fd"))
+    before = sockets()
     with RunningHouse(
         tmp_path, listen={door: ["127.0.0.1:0"] for door in DOORS}, reception=tables, retrieval=tables
     ) as house:
@@ -244,5 +255,5 @@ def test_five_hundred_half_open_handshakes_and_a_login(tmp_path: Path) -> None:
             assert wire.login("ada@here.test").startswith(b"+OK")
         for wire in half:
             wire.drop()
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert sockets() <= before
     assert max(map(len, house.log.getvalue().splitlines())) < 500

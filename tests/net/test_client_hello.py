@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posthouse.net.client_hello import MAX_HELLO_OCTETS, ClientHello, MalformedHello, NotTls, read_client_hello
+from posthouse.net.client_hello import (
+    MAX_HELLO_OCTETS,
+    ClientHello,
+    HelloReader,
+    MalformedHello,
+    NotTls,
+    read_client_hello,
+)
 
 
 def hello(name: str | None = "mx.here.test", protocols: tuple[str, ...] = (), *, old: bool = False) -> bytes:
@@ -77,6 +84,24 @@ def test_records_may_be_cut_anywhere(size: int) -> None:
     octets = in_records(hello("a.test", ("h2",))[5:], size)
     assert read_client_hello(octets) == ClientHello("a.test", (b"h2",))
     assert read_client_hello(octets[:-1]) is None
+
+
+@pytest.mark.conformance("S26", "S40")
+def test_records_of_one_octet_cost_no_more_than_they_are() -> None:
+    """Looked at anew with each octet, 16 KiB of them kept a loop busy for most of a minute."""
+    looks = 0
+
+    class Counting(HelloReader):
+        def _take_record(self) -> bool:
+            nonlocal looks
+            looks += 1
+            return super()._take_record()
+
+    octets, reader = in_records(hello("a.test", ("h2",))[5:], 1), Counting()
+    found = [reader.feed(octets[at : at + 1]) for at in range(len(octets))]
+    assert found[-1] == ClientHello("a.test", (b"h2",))
+    assert not any(found[:-1])
+    assert looks < 2 * len(octets)
 
 
 @given(st.binary(max_size=300))

@@ -36,40 +36,58 @@ class ClientHello:
 
 def read_client_hello(octets: bytes) -> ClientHello | None:
     """The hello at the beginning of a connection; None while it is incomplete. Raises NotTls, MalformedHello."""
-    message = _handshake_message(octets)
-    if message is None:
-        if len(octets) > MAX_HELLO_OCTETS:
-            raise MalformedHello("the ClientHello is too long")
-        return None
-    return _parse(message)
+    return HelloReader().feed(octets)
 
 
-def _handshake_message(octets: bytes) -> bytes | None:
-    """The body of the first handshake message, which may be cut into several records."""
-    held = bytearray()
-    at = 0
-    while True:
-        if octets[at : at + 1] not in (b"", bytes((_HANDSHAKE_RECORD,))):
-            if not at:
+class HelloReader:
+    """Reads the first handshake message as its octets come; it may be cut into several records.
+
+    Each octet is looked at once: a hello of one-octet records that comes octet by octet costs no more than another.
+    """
+
+    def __init__(self) -> None:
+        self._came_octets = 0
+        self._waiting = bytearray()
+        self._message = bytearray()
+        self._begun = False
+
+    def feed(self, octets: bytes) -> ClientHello | None:
+        """Take what came; the hello, or None while it is incomplete. Raises NotTls, MalformedHello."""
+        self._came_octets += len(octets)
+        self._waiting += octets
+        while self._take_record():
+            if len(self._message) < 4:
+                continue
+            length = int.from_bytes(self._message[1:4])
+            if length > MAX_HELLO_OCTETS:
+                break
+            if len(self._message) >= 4 + length:
+                return _parse(bytes(self._message[4 : 4 + length]))
+        else:
+            if self._came_octets <= MAX_HELLO_OCTETS:
+                return None
+        raise MalformedHello("the ClientHello is too long")
+
+    def _take_record(self) -> bool:
+        """Move what is there of the next record's content; whether it was all of it."""
+        waiting = self._waiting
+        if waiting and waiting[0] != _HANDSHAKE_RECORD:
+            if not self._begun:
                 raise NotTls
             raise MalformedHello("another record stands inside the ClientHello")
-        if len(octets) < at + 5:
-            return None
-        size = int.from_bytes(octets[at + 3 : at + 5])
-        if octets[at + 1] != 3 or not size:
+        if len(waiting) < 5:
+            return False
+        self._begun = True
+        size = int.from_bytes(waiting[3:5])
+        if waiting[1] != 3 or not size:
             raise MalformedHello("a record has a wrong header")
-        held += octets[at + 5 : at + 5 + size]
-        at += 5 + size
-        if held and held[0] != _CLIENT_HELLO:
+        if not self._message and len(waiting) > 5 and waiting[5] != _CLIENT_HELLO:
             raise MalformedHello("the first message is no ClientHello")
-        if len(held) >= 4:
-            length = int.from_bytes(held[1:4])
-            if length > MAX_HELLO_OCTETS:
-                raise MalformedHello("the ClientHello is too long")
-            if len(held) >= 4 + length:
-                return bytes(held[4 : 4 + length])
-        if len(octets) < at:
-            return None
+        if len(waiting) < 5 + size:
+            return False
+        self._message += waiting[5 : 5 + size]
+        del waiting[: 5 + size]
+        return True
 
 
 class _Reader:

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, cast
 
-from posthouse.net.client_hello import ClientHello, MalformedHello, NotTls, read_client_hello
+from posthouse.net.client_hello import ClientHello, HelloReader, MalformedHello, NotTls
 
 Choose = Callable[[str | None], ssl.SSLContext]
 """Of a server name (lower-case, None where none was sent) the context to go on with. Never fails."""
@@ -60,13 +60,14 @@ class DoorContext(ssl.SSLContext):
 class _Handshake:
     """Stands for the SSLObject; has one as soon as the ClientHello is there."""
 
-    __slots__ = ("_door", "_held", "_incoming", "_inner", "_outgoing", "_refusal")
+    __slots__ = ("_door", "_held", "_hello", "_incoming", "_inner", "_outgoing", "_refusal")
 
     def __init__(self, door: DoorContext, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> None:
         self._door = door
         self._incoming = incoming
         self._outgoing = outgoing
-        self._held = b""
+        self._held = bytearray()
+        self._hello = HelloReader()
         self._inner: ssl.SSLObject | None = None
         self._refusal: str | None = None
 
@@ -99,9 +100,10 @@ class _Handshake:
     def _begin(self) -> ssl.SSLObject:
         if self._refusal is not None:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, self._refusal)
-        self._held += self._incoming.read()
+        octets = self._incoming.read()
+        self._held += octets
         try:
-            hello = read_client_hello(self._held)
+            hello = self._hello.feed(octets)
             if hello is None:
                 raise ssl.SSLWantReadError
             context = self._door.begin(hello)
@@ -115,9 +117,9 @@ class _Handshake:
             # What asyncio sends only while a handshake goes on is the alert; who has read it goes.
             raise ssl.SSLWantReadError
         self._incoming.write(self._held)
-        self._held = b""
+        self._held.clear()
         return context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     def _send_alert(self, alert: int) -> None:
-        self._held = b""
+        self._held.clear()
         self._outgoing.write(bytes((_ALERT, 3, 3, 0, 2, _FATAL, alert)))

@@ -77,6 +77,14 @@ async def test_an_alias_loop_ends_and_each_end_comes_once() -> None:
     assert not found.too_large
 
 
+@pytest.mark.conformance("C25")
+async def test_case_that_means_something_elsewhere_is_kept_apart() -> None:
+    """Only the host that has a mailbox knows whether `Ann` and `ann` are one (RFC 5321 §2.4)."""
+    targets = ("Ann@far.test", "ann@FAR.test", '"ann"@far.test', "ANN@far.test")
+    found = await routed(Names(PEOPLE, {"a@here.test": targets}), "a@here.test")
+    assert list(map(str, found.remotes.values())) == ["Ann@far.test", "ann@far.test", "ANN@far.test"]
+
+
 async def test_an_alias_to_itself_leads_nowhere() -> None:
     found = await routed(Names((), {"a@here.test": ("a@here.test",)}), "a@here.test")
     assert found.leads_nowhere

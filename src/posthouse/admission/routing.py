@@ -79,9 +79,10 @@ async def route(directory: Directory, forward_path: Address, home: Home, *, loca
         address, depth = waiting.pop(0)
         if address.domain.startswith("["):
             address = await _at_home(directory, address, home, local_address)
-        if address.key in seen:
+        # By its own spelling: `Ann` and `ann` may be two people elsewhere, and are found to be one here.
+        if address.foreign_key in seen:
             continue
-        seen.add(address.key)
+        seen.add(address.foreign_key)
         if depth > EXPANSION_DEPTH or len(seen) > EXPANSION_TARGETS + 1:
             routed.too_large = True
             break
@@ -93,7 +94,7 @@ async def route(directory: Directory, forward_path: Address, home: Home, *, loca
                 routed.unread = routed.unread or (depth == 0 and await _must_be_taken(directory, address, home))
                 waiting += [(target, depth + 1) for target in targets]
             case Remote():
-                routed.remotes.setdefault(address.key, address)
+                routed.remotes.setdefault(address.foreign_key, address)
             case Unknown():
                 routed.unread = routed.unread or (depth == 0 and await _must_be_taken(directory, address, home))
             case Unavailable():

@@ -63,6 +63,11 @@ class Address:
         return f"{quoted(folded)}@{self.domain}"
 
     @property
+    def foreign_key(self) -> str:
+        """As `key` for a mailbox of another house, which alone knows whether case means anything (RFC 5321 §2.4)."""
+        return f"{quoted(unquoted(self.local_part))}@{self.domain}"
+
+    @property
     def is_ascii(self) -> bool:
         """Whether a host without SMTPUTF8 can be given this address."""
         return self.local_part.isascii()

@@ -345,6 +345,12 @@ def test_quota_is_told_at_rcpt(tmp_path: Path) -> None:
             # One that said no size and is too large is refused at its end if it is for nobody else.
             peer.envelope("carl@here.test")
             assert peer.content(LETTER + b"x" * 70 + b"\r\n" + b"y" * 2000 + b"\r\n").startswith(never)
+            # Nor for himself under another name, whatever size was said.
+            lie = f"MAIL FROM:<x@far.test> SIZE={len(LETTER)}"
+            assert peer.say(lie).startswith(b"250 ")
+            for detail in ("a", "b"):
+                assert peer.say(f"RCPT TO:<carl+{detail}@here.test>")[:9] == fits
+            assert peer.content(LETTER + (b"y" * 500 + b"\r\n") * 5).startswith(never)
             peer.deliver(LETTER + b"x" * 900 + b"\r\n" + b"x" * 500 + b"\r\n", "carl@here.test")
             assert answers(" SIZE=500", "carl", "team", "bob") == [full, full, fits]
             peer.deliver(LETTER + b"x" * 800 + b"\r\n", "carl@here.test", "bob@here.test")

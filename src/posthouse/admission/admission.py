@@ -146,14 +146,19 @@ class Admission:
     async def judge_content(self, transaction: MailTransaction, content: SealedContent) -> Reply | None:
         """A reason to refuse the content, or None.
 
-        What was said at RCPT stands for each of several recipients; a single one's maildrop is looked at again, now
-        that the size is known.
+        There is one reply for all recipients, so what was said at RCPT stands while one of them can have the message.
+        Where none can, now that the size is known, it is refused: an address named twice, as `ann+a` and `ann+b`, or
+        a size that MAIL made smaller, is no way past a quota.
         """
         if content.facts.received_fields >= MAX_RECEIVED_FIELDS:
             return replies.TOO_MANY_HOPS
-        if len(transaction.recipients) > 1:
-            return None
-        return await over_quota(self._seams.maildrops, transaction.recipients[0].routed, content.size_octets)
+        refusal: Reply | None = None
+        for recipient in transaction.recipients:
+            found = await over_quota(self._seams.maildrops, recipient.routed, content.size_octets)
+            if found is None:
+                return None
+            refusal = found if refusal is None or found.is_transient else refusal
+        return refusal
 
     async def _unreachable(self, domain: str) -> Reply | None:
         """Why mail for another domain would only come back as a report (RFC 6409 §3.2, §4.2)."""

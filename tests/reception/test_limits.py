@@ -84,16 +84,27 @@ def test_content_has_a_rate() -> None:
     assert paced.pace.content_timeout_s() == 50
     # Thirty seconds are everybody's.
     paced.content(RATE_GRACE_S, 1)
-    # A hundred octets in a second are enough, on average.
-    paced.content(10, 4000)
+    # From then on a hundred octets in a second are enough, on average.
+    paced.content(10, 998)
     with pytest.raises(TimeoutError):
-        paced.content(10, 1)
+        paced.content(10, 10_000)
     assert paced.pace.farewell is TOO_SLOW
     # The next content begins anew, and our own work between two reads is not the peer's.
     paced.pace.begin_content()
     for _ in range(100):
         paced.content(0.25, 25)
         paced.clock.advance(5)
+
+
+def test_content_that_comes_late_and_whole_is_taken() -> None:
+    """A link that was down for a while, then a short message at once: it is there, so nobody waits for more."""
+    paced = Paced()
+    paced.pace.begin_content()
+    paced.content(45, 900)
+    # One that goes on is measured from the end of its grace.
+    paced.pace.begin_content()
+    paced.content(45, 1500)
+    paced.content(10, 1)
 
 
 # Over sockets.

@@ -91,18 +91,22 @@ class Pace:
         self._content_waited_s = 0.0
 
     def content_timeout_s(self) -> float:
-        """Seconds to wait for more content. Raises TimeoutError."""
+        """Seconds to wait for more content. Raises TimeoutError, also when what came so far was too slow.
+
+        That is asked before a wait and not after one: content that came late and whole is taken. Losses on the way can
+        keep an honest peer silent for a minute.
+        """
         self._since = self._clock.monotonic()
+        counted_s = self._content_waited_s - RATE_GRACE_S
+        if counted_s > 0 and self._content_octets < counted_s * self._limits.content_rate_octets:
+            self.farewell = TOO_SLOW
+            raise TimeoutError
         return self._left(self._since, self._since + self._limits.content_timeout_s)
 
     def content_came(self, octets: int) -> None:
-        """So many octets came since `content_timeout_s` was asked. Raises TimeoutError when that is too slow."""
+        """So many octets came since `content_timeout_s` was asked."""
         self._content_octets += octets
         self._content_waited_s += self._clock.monotonic() - self._since
-        counted_s = self._content_waited_s - RATE_GRACE_S
-        if counted_s > 0 and self._content_octets < self._content_waited_s * self._limits.content_rate_octets:
-            self.farewell = TOO_SLOW
-            raise TimeoutError
 
     def _left(self, now: float, until: float) -> float:
         if until > self._ends_at:

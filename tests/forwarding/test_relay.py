@@ -133,7 +133,7 @@ PHASES = [
 ]
 
 
-@pytest.mark.conformance("C44")
+@pytest.mark.conformance("C44", "C100")
 @pytest.mark.parametrize("pipelining", [True, False])
 @pytest.mark.parametrize(("command", "answer", "outcomes"), PHASES)
 async def test_each_phase_decides_for_each_recipient(
@@ -192,6 +192,7 @@ async def test_the_second_host_is_tried_where_the_first_does_not_answer() -> Non
     assert second.connections == 1
 
 
+@pytest.mark.conformance("C100")
 async def test_nobody_is_tried_again_after_the_final_dot() -> None:
     async with peer({".": DROP}) as first, peer() as second:
         done = await attempt(first, second)

@@ -67,6 +67,7 @@ def test_what_is_decided_leaves_the_spool(outcome: Outcome) -> None:
     assert verdict.settled.last_reply == str(outcome.reply)
 
 
+@pytest.mark.conformance("C100")
 @pytest.mark.parametrize("outcome", [LATER, UNSURE])
 def test_what_is_not_decided_waits_for_the_next_attempt(outcome: Outcome) -> None:
     verdict = judge(a_row(attempts=2), outcome, SCHEDULE, SOON, RANDOM)

@@ -140,7 +140,6 @@ def test_421_ends_transaction_and_session(replies: bytes) -> None:
     assert client.next_event() is CLOSED
 
 
-@pytest.mark.conformance("C100")
 def test_a_lost_peer_is_only_closed() -> None:
     client = ready("PIPELINING")
     client.begin(transaction())

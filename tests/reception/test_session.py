@@ -252,7 +252,6 @@ def test_the_250_comes_after_accept(faulty: tuple[RunningHouse, Faults]) -> None
         assert stored(peer.reply()) in uidls(house)
 
 
-@pytest.mark.conformance("C100")
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_peer_that_vanishes_during_accept(faulty: tuple[RunningHouse, Faults], fails: bool) -> None:
     house, faults = faulty

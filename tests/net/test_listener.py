@@ -220,6 +220,19 @@ def test_sessions_are_counted_by_network(first: str, second: str, same: bool) ->
     assert counter.enter(first)
 
 
+@pytest.mark.conformance("S26")
+def test_one_line_with_many_networks_leaves_room_for_others() -> None:
+    """Whoever has one IPv6 /64 often has the whole /48 around it, or a /56 of it."""
+    counter = SessionCounter(Admittance(sessions=1000, sessions_per_address=2))
+    entered = [f"2001:db8:0:{number:x}::1" for number in range(100) if counter.enter(f"2001:db8:0:{number:x}::1")]
+    assert len(entered) == 8
+    assert counter.enter("2001:db8:1::1")
+    assert counter.enter("192.0.2.1")
+    counter.leave(entered[0])
+    assert counter.enter("2001:db8:0:ff::1")
+    assert not counter.enter("2001:db8:0:fe::1")
+
+
 def test_a_refused_address_is_not_remembered() -> None:
     counter = SessionCounter(Admittance(sessions=1, sessions_per_address=1))
     assert counter.enter("192.0.2.1")

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 
+BLOCK_SHARE = 4
+"""One IPv6 /48 may have so many times as many sessions as one address: a line to a home brings up to 65,536 of /64."""
+
+
 @dataclass(frozen=True, slots=True)
 class Admittance:
     """How many sessions may be open at a door's service, in all and from one address (IPv6: one /64)."""
@@ -26,31 +30,35 @@ class SessionCounter:
 
     def enter(self, address: str) -> bool:
         """Count one more session, or say that it is too many; then `leave` must not be called."""
-        network = _network(address)
         if self.open >= self.admittance.sessions:
             return False
-        if self._by_network[network] >= self.admittance.sessions_per_address:
+        networks = _networks(address)
+        most = self.admittance.sessions_per_address
+        if any(self._by_network[network] >= most * share for network, share in networks):
             return False
         self.open += 1
-        self._by_network[network] += 1
+        for network, _share in networks:
+            self._by_network[network] += 1
         return True
 
     def leave(self, address: str) -> None:
-        network = _network(address)
         self.open -= 1
-        self._by_network[network] -= 1
-        if not self._by_network[network]:
-            del self._by_network[network]
+        for network, _share in _networks(address):
+            self._by_network[network] -= 1
+            if not self._by_network[network]:
+                del self._by_network[network]
 
 
 @lru_cache(maxsize=4096)
-def _network(address: str) -> str:
+def _networks(address: str) -> tuple[tuple[str, int], ...]:
+    """What the address is counted for, and how many addresses' share each may have."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        return address
+        return ((address, 1),)
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.IPv6Network((parsed, 64), strict=False))
-    return address
+            return ((str(parsed.ipv4_mapped), 1),)
+        site, block = (str(ipaddress.IPv6Network((parsed, prefix), strict=False)) for prefix in (64, 48))
+        return (site, 1), (block, BLOCK_SHARE)
+    return ((address, 1),)

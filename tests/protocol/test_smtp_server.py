@@ -130,6 +130,17 @@ def test_long_lines_are_answered_once() -> None:
 
 
 @pytest.mark.conformance("C38")
+@pytest.mark.parametrize("cut", range(12_996, 13_005))
+def test_the_rest_of_a_long_line_is_no_command(cut: int) -> None:
+    """However it is cut on its way, and though its last piece would be one."""
+    session = reception()
+    line = b"A" * 13_000 + b"RSET"
+    session.send(line[:cut])
+    assert session.received() == b""
+    assert codes(session.say(line[cut:] + b"\r\nNOOP\r\n")) == [500, 250]
+
+
+@pytest.mark.conformance("C38")
 def test_an_endless_line_ends_the_session() -> None:
     session = reception()
     session.say(ENVELOPE[:22])

@@ -72,6 +72,20 @@ def submit(house: RunningHouse, *lines: str) -> Wire:
     return wire
 
 
+@pytest.mark.conformance("C140", "S3", "S7")
+def test_a_login_before_starttls_is_none_after_it(house: RunningHouse) -> None:
+    with submit(house, f"MAIL FROM:<{ADA}>", f"RCPT TO:<{BOB}>") as wire:
+        assert wire.say("STARTTLS").startswith(b"220 ")
+        wire.start_tls(ssl.create_default_context(cafile=house.config.data_dir / SELF_SIGNED[0]))
+        assert wire.say("MAIL FROM:<>").startswith(b"530 5.7.0 ")
+        assert wire.say("EHLO client.test").startswith(b"250 ")
+        assert wire.say("DATA").startswith(b"530 5.7.0 ")
+        wire.send(b"AUTH PLAIN " + base64.b64encode(f"\0{BOB}\0{PASSWORD}".encode()) + b"\r\n")
+        assert wire.reply().startswith(b"235 ")
+        assert wire.say(f"MAIL FROM:<{ADA}>").startswith(b"550 5.7.1 ")
+        assert wire.say(f"MAIL FROM:<{BOB}>").startswith(b"250 ")
+
+
 @pytest.mark.conformance("C163", "C168", "C277")
 @pytest.mark.parametrize("name", CONTENTS)
 @pytest.mark.parametrize("size", [1, 3, 1_000, 1_000_000])

@@ -261,7 +261,7 @@ def test_who_speaks_before_the_greeting_is_dropped(tmp_path: Path) -> None:
         for early in (b"EHLO x\r\n", b"GET / HTTP/1.1\r\n", b"x"):
             with Wire(house.ports["smtp"]) as peer:
                 peer.send(early)
-                assert peer.rest() == b"554 5.5.1 You spoke before you were greeted; goodbye\r\n"
+                assert peer.rest() == b"421 4.7.0 You spoke before you were greeted; goodbye\r\n"
         # Who waits is greeted; so are users, who have a login to show.
         with Wire(house.ports["submission"]) as user:
             user.send(b"EHLO x\r\n")
@@ -311,7 +311,7 @@ def test_commands_ahead_where_they_may_not_be(tmp_path: Path, group: bytes) -> N
                 assert peer.reply().startswith(b"250 ")
             peer.send(rest)
             if strict:
-                assert peer.rest().endswith(b"554 5.5.1 You sent commands ahead where that is not allowed; goodbye\r\n")
+                assert peer.rest().endswith(b"421 4.7.0 You sent commands ahead where that is not allowed; goodbye\r\n")
             else:
                 assert peer.reply().startswith(b"250 ")
 

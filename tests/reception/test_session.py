@@ -56,6 +56,7 @@ def test_too_many_sessions_in_all(tmp_path: Path) -> None:
             Wire(house.ports["smtp"]).greet().socket.close()
 
 
+@pytest.mark.conformance("C2", "C17")
 def test_too_many_sessions_of_one_address(tmp_path: Path) -> None:
     with RunningHouse(tmp_path, reception={"sessions_per_address": 1}) as house:
         with Wire(house.ports["smtp"]).greet(), Wire(house.ports["smtp"]) as second:

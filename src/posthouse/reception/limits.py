@@ -20,8 +20,8 @@ TOO_LONG = reply(421, "4.4.2", "The session has lasted too long; open another")
 TOO_MANY_ERRORS = reply(421, "4.7.0", "Too many errors; goodbye")
 TOO_MANY_UNKNOWN = reply(421, "4.7.0", "Too many unknown recipients; goodbye")
 TOO_MANY_COMMANDS = reply(421, "4.7.0", "Too many commands without a message; goodbye")
-TALKED_EARLY = reply(554, "5.5.1", "You spoke before you were greeted; goodbye")
-OUT_OF_STEP = reply(554, "5.5.1", "You sent commands ahead where that is not allowed; goodbye")
+TALKED_EARLY = reply(421, "4.7.0", "You spoke before you were greeted; goodbye")
+OUT_OF_STEP = reply(421, "4.7.0", "You sent commands ahead where that is not allowed; goodbye")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

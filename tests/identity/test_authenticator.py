@@ -142,6 +142,16 @@ async def test_cancelled_logins_no_longer_wait(house: House) -> None:
     assert len(house.hasher.verified) <= authenticator.HASHING_THREADS + 1
 
 
+@pytest.mark.conformance("C293", "S13", "S24")
+async def test_who_was_slowed_gives_back_the_place(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else some hundred guesses would keep everybody out who has to wait, until the next start."""
+    monkeypatch.setattr(authenticator, "SLOWED_LIMIT", 1)
+    for number in range(20):
+        assert not await house.login("alice@x.test", f"wrong {number}", f"10.{number}.0.1")
+    assert len([wait_s for wait_s in house.waits if wait_s]) > 10
+    assert await house.login("alice@x.test", "right", "10.20.0.1")
+
+
 @pytest.mark.conformance("C127", "S11")
 @pytest.mark.parametrize(
     ("authorization_id", "login", "password", "allowed"),

@@ -75,6 +75,13 @@ async def test_a_verified_login_is_remembered_for_a_while(house: House) -> None:
     assert len(house.hasher.verified) == 2
 
 
+async def test_a_program_that_comes_often_stays_remembered(house: House) -> None:
+    for _again in range(5):
+        assert await house.login("alice@x.test", "right")
+        house.clock.advance(0.9 * CACHE_KEEP_S)
+    assert len(house.hasher.verified) == 1
+
+
 async def test_a_changed_password_is_forgotten_at_once(house: House) -> None:
     assert await house.login("alice@x.test", "right")
     house.directory.add("alice@x.test", "hash:new")

@@ -150,6 +150,19 @@ def test_memory_is_bounded(guessing: Guessing, monkeypatch: pytest.MonkeyPatch) 
     assert len(limiter._known) == len(limiter._queue_ends) == 10
 
 
+@pytest.mark.conformance("C292", "S24")
+def test_guesses_from_the_owners_address_wait_for_each_other(guessing: Guessing) -> None:
+    """A hundred sessions that each waited eight seconds, beside each other, were twelve guesses in a second."""
+    guessing.limiter.succeeded("alice", HERE)
+    guessing.fail("alice", HERE, times=50)
+    waits = [guessing.wait("alice", HERE) for _session in range(100)]
+    assert [wait for wait in waits if wait is not None] == [8, 16, 24]
+    # Nobody else waits for that, and the owner's next success ends it.
+    assert guessing.wait("bob", HERE) == 0
+    guessing.limiter.succeeded("alice", HERE)
+    assert guessing.wait("alice", HERE) == 0
+
+
 @given(st.lists(st.sampled_from(["fail", "right", "wait", "later"]), max_size=60), st.integers(0, 100))
 def test_no_wait_is_longer_than_said(steps: list[str], attackers: int) -> None:
     """Whatever strangers do: the owner waits no longer than the longest delay, from wherever nobody else guesses."""

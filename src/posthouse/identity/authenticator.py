@@ -360,9 +360,14 @@ class Authenticator:
             self._used[credential.credential] = self._clock.now()
 
     def _is_remembered(self, account: Account, key: str, password: str) -> bool:
-        until, verifier = self._verified.get(self._digest(key, password), (0.0, ""))
-        known = any(c.kind == PASSWORD and c.verifier == verifier for c in account.credentials)
-        return known and self._clock.monotonic() < until
+        digest, now = self._digest(key, password), self._clock.monotonic()
+        until, verifier = self._verified.get(digest, (0.0, ""))
+        known = now < until and any(c.kind == PASSWORD and c.verifier == verifier for c in account.credentials)
+        if known:
+            # A program that comes every few minutes stays known, and never waits behind others at its address.
+            self._verified[digest] = (now + CACHE_KEEP_S, verifier)
+            self._verified.move_to_end(digest)
+        return known
 
     def _remember(self, key: str, password: str, verifier: str) -> None:
         digest = self._digest(key, password)

@@ -5,8 +5,9 @@ protocols, and forgotten by half in each window. After some of them the next att
 than `longest_delay_s`: so nobody can lock an owner out. One address that is being slowed has its attempts in a queue,
 and those that would wait too long there are refused unchecked; only who shares that address can notice.
 
-Where an account was logged in to before, its owner does not wait for what strangers do; own mistakes there still count.
-A success resets nothing else. Memory is bounded; counts are those of this process and end with it.
+Where an account was logged in to before, its owner does not wait for what strangers do; own mistakes there still count,
+and whoever guesses at it from the same address stands in a queue of its own. A success resets nothing else. Memory is
+bounded; counts are those of this process and end with it.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class LoginLimiter:
         """How long this attempt has to wait; None: it must be refused, too many wait already at this address."""
         address, network = neighbourhood(peer_address)
         if self._is_known(login, address):
-            return self._pairs.delay_s(f"{login} {address}")
+            pair = f"{login} {address}"
+            return self._queue(pair, self._pairs.delay_s(pair))
         waits = (self._accounts.delay_s(login), self._networks.delay_s(network, NETWORK_SHARE))
         queue = self._queue(address, self._addresses.delay_s(address))
         return None if queue is None else max(*waits, queue)
@@ -93,16 +95,19 @@ class LoginLimiter:
     def _is_known(self, login: str, address: str) -> bool:
         return self._known.get((login, address), 0.0) > self._clock.monotonic()
 
-    def _queue(self, address: str, delay_s: float) -> float | None:
-        """Attempts of one slowed address one after the other, however many sessions it opens."""
+    def _queue(self, key: str, delay_s: float) -> float | None:
+        """Attempts of one slowed address, or at one account from there, one after the other.
+
+        However many sessions are opened for them: a hundred that wait beside each other would be a hundred guesses.
+        """
         if not delay_s:
             return 0.0
         now = self._clock.monotonic()
-        end = max(now, self._queue_ends.get(address, 0.0)) + delay_s
+        end = max(now, self._queue_ends.get(key, 0.0)) + delay_s
         if end - now > max(LONGEST_QUEUE_S, delay_s):
             return None
-        self._queue_ends[address] = end
-        _bound(self._queue_ends, address)
+        self._queue_ends[key] = end
+        _bound(self._queue_ends, key)
         return end - now
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from posthouse.admission.routing import EXPANSION_DEPTH, EXPANSION_TARGETS, Home, Routed, route
@@ -83,6 +85,20 @@ async def test_case_that_means_something_elsewhere_is_kept_apart() -> None:
     targets = ("Ann@far.test", "ann@FAR.test", '"ann"@far.test', "ANN@far.test")
     found = await routed(Names(PEOPLE, {"a@here.test": targets}), "a@here.test")
     assert list(map(str, found.remotes.values())) == ["Ann@far.test", "ann@far.test", "ANN@far.test"]
+
+
+@pytest.mark.conformance("C287", "S15", "S26")
+async def test_a_large_alias_lets_others_have_their_turn() -> None:
+    """Followed in one go, RCPTs to it, sent ahead, stopped the house for as long as they lasted."""
+    names = Names(PEOPLE, {"team@here.test": tuple(f"x{number}@far.test" for number in range(900))})
+    turns = 0
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(routed(names, "team@here.test"))
+        while not following.done():
+            turns += 1
+            await asyncio.sleep(0)
+    assert len(following.result().remotes) == 900
+    assert turns > 20
 
 
 async def test_an_alias_to_itself_leads_nowhere() -> None:

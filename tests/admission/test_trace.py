@@ -128,6 +128,19 @@ async def prefix(
     return plan.prefix.decode()
 
 
+@pytest.mark.conformance("C287", "S15")
+async def test_a_large_alias_is_not_followed_for_ever() -> None:
+    house = admission(Names(PEOPLE, {"team@here.test": tuple(f"x{number}@far.test" for number in range(1000))}))
+    transaction = MailTransaction(peer=peer(), reverse_path=None)
+    team = parse_address("team@here.test")
+    assert [str(await house.add_recipient(transaction, team))[:9] for _ in range(12)] == [
+        *["250 2.1.5"] * 10,
+        *["452 4.5.3"] * 2,
+    ]
+    # Those that lead straight to somebody cost nothing of it.
+    assert transaction.followed == 10 * 1000
+
+
 @pytest.mark.conformance("C71")
 async def test_for_names_the_only_recipient_or_nobody() -> None:
     assert "\tfor <bob@here.test>;" in await prefix("bob@here.test")

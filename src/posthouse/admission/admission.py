@@ -12,7 +12,7 @@ from posthouse.admission import replies, trace
 from posthouse.admission.identities import Directory, may_send_as
 from posthouse.admission.peer import Peer, Role
 from posthouse.admission.quota import Maildrops, over_quota
-from posthouse.admission.routing import Home, Routed, qualified, route
+from posthouse.admission.routing import EXPANSION_TARGETS, Home, Routed, qualified, route
 from posthouse.admission.rules import Rules
 from posthouse.admission.submission import Missing, Submission
 from posthouse.mail.acceptance import Acceptance, Destination, Forward, Notify, Placement, Ret
@@ -26,6 +26,8 @@ from posthouse.mail.world import Clock, Random
 from posthouse.storage.errors import StorageBusy
 
 MAX_RECEIVED_FIELDS = 100
+MAX_FOLLOWED = 10 * EXPANSION_TARGETS
+"""Addresses that aliases led to in one transaction: a list named a thousand times would be work for a minute."""
 
 
 class SystemMaildrops(Protocol):
@@ -75,6 +77,8 @@ class MailTransaction:
     size_octets: int | None = None
     """What SIZE said (RFC 1870)."""
     recipients: list[Recipient] = field(default_factory=list)
+    followed: int = 0
+    """Addresses that aliases led to, of refused recipients too."""
     missing: Missing | None = None
     """Header fields that a submitted message lacks and that we add (RFC 6409 §8)."""
 
@@ -120,8 +124,11 @@ class Admission:
         """The reply to RCPT; a positive one added the recipient. Unknown users are refused here, not bounced later."""
         if len(transaction.recipients) >= self.rules.max_recipients:
             return replies.TOO_MANY_RECIPIENTS
+        if transaction.followed >= MAX_FOLLOWED:
+            return replies.TOO_MANY_RECIPIENTS
         peer = transaction.peer
         routed = await self.route(forward_path, local_address=peer.local_address)
+        transaction.followed += routed.followed - 1
         refusal = _refusal(peer, routed)
         if refusal is None and routed.remotes and not routed.is_alias:
             refusal = await self._unreachable(forward_path.domain)

@@ -6,10 +6,11 @@ mean one thing at the front of the house and another at its back.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
+from posthouse.admission.routing import FOLLOWED_PER_TURN, Home, resolve
 from posthouse.admission.routing import Directory as RoutingDirectory
-from posthouse.admission.routing import Home, resolve
 from posthouse.mail.account import Expansion, Mailbox, Unavailable
 from posthouse.mail.address import Address
 from posthouse.mail.ids import AccountId
@@ -33,7 +34,9 @@ async def may_send_as(directory: Directory, account: AccountId, address: Address
     if isinstance(resolution, Unavailable):
         raise StorageBusy("the directory cannot be asked now")
     if isinstance(resolution, Expansion):
-        for target in resolution.targets:
+        for number, target in enumerate(resolution.targets, start=1):
+            if not number % FOLLOWED_PER_TURN:
+                await asyncio.sleep(0)
             found = await resolve(directory, target, home)
             if isinstance(found, Mailbox) and found.account == account:
                 return True

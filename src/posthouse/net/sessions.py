@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
-
 BLOCK_SHARE = 4
 """One IPv6 /48 may have so many times as many sessions as one address: a line to a home brings up to 65,536 of /64."""
 

@@ -178,6 +178,8 @@ class SmtpSession:
             if unwritten >= WRITE_AFTER_EVENTS:
                 unwritten = 0
                 await self._write()
+                # What is here already is read without waiting, so nobody else would have a turn till its end.
+                await asyncio.sleep(0)
 
     async def _read(self, lines: int) -> bytes:
         pace = self._pace

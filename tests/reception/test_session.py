@@ -116,6 +116,8 @@ class Flood:
     peer_address = "192.0.2.1"
     local_address = "192.0.2.25"
     is_tls = False
+    is_lost = False
+    waiting_octets = 0
 
     def __init__(self, octets: bytes) -> None:
         self._reads = [octets, b""]

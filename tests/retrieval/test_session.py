@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from posthouse.app import World
+from posthouse.app import SystemClock, World
+from posthouse.log import make_log
 from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import Deleted, Retrieved
 from posthouse.mail.maildrop import MaildropLock
-from posthouse.retrieval.session import Pop3Session
+from posthouse.net.stream import Stream
+from posthouse.protocol.pop3_options import Pop3Options
+from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
 from posthouse.storage.errors import StorageBusy, StorageError
 from posthouse.storage.interfaces import Storage
 from tests.house.faults import Faults, faulty_house
 from tests.house.wire import Wire
+from tests.reception.test_session import Flood
 from tests.running_house import RunningHouse
 from tests.storage.contract.world import SetClock
 
@@ -31,6 +37,31 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Ru
     house, faults = faulty_house(tmp_path, monkeypatch)
     with house:
         yield house, faults
+
+
+@pytest.mark.conformance("S26")
+async def test_commands_sent_ahead_let_others_have_their_turn() -> None:
+    nothing = cast(Any, None)
+    door = Pop3Door(
+        options=Pop3Options(hostname="mx.here.test"),
+        tls=None,
+        tls_options=Pop3Options(hostname="mx.here.test"),
+        limits=Pop3Limits(idle_timeout_s=60),
+        login_delay=None,
+        storage=nothing,
+        surrogates=nothing,
+        authenticator=nothing,
+        clock=SystemClock(),
+        log=make_log(io.StringIO(), json=True),
+    )
+    stream, turns = Flood(b"CAPA\r\n" * 40_000), 0
+    async with asyncio.TaskGroup() as group:
+        session = group.create_task(Pop3Session(cast(Stream, stream), door, session="s").run())
+        while not session.done():
+            turns += 1
+            await asyncio.sleep(0)
+    assert sum(stream.writes) > 5_000_000
+    assert turns > 50
 
 
 @pytest.fixture

@@ -203,6 +203,8 @@ class Pop3Session:
                 self._errors += 1
             case OutgoingFull():
                 await self._write()
+                # The next commands are here already; a peer that reads fast enough would leave nobody else a turn.
+                await asyncio.sleep(0)
             case QuitReceived():
                 pass
             case _:

@@ -33,6 +33,14 @@ SERVICES = {
 """The doors, and what clients that use ALPN call the service (RFC 7301; SMTP's names are those of Exim)."""
 IMPLICIT_TLS = ("submissions", "pop3s")
 POP3 = ("pop3", "pop3s")
+TOGETHER = {
+    "smtp": "exchange",
+    "submission": "submission",
+    "submissions": "submission",
+    "pop3": "pop3",
+    "pop3s": "pop3",
+}
+"""Doors whose sessions are counted together: strangers who fill port 25 keep nobody from submission."""
 
 ServeDoor = Callable[[str, Stream], Awaitable[None]]
 
@@ -46,8 +54,7 @@ class Doors:
         self._clock = clock
         self._log = log
         self._listeners: list[tuple[str, Listener]] = []
-        self._smtp = SessionCounter(Admittance(0, 0))
-        self._pop3 = SessionCounter(Admittance(0, 0))
+        self._counters = {name: SessionCounter(Admittance(0, 0)) for name in TOGETHER.values()}
         self._certificates: Certificates | None = None
         self._tls: dict[str, DoorContext] = {}
 
@@ -82,13 +89,13 @@ class Doors:
 
     def furnish(self, config: Config) -> None:
         """What whoever comes next has to pass."""
-        self._smtp.admittance = self._admittance(config.reception)
-        self._pop3.admittance = self._admittance(config.retrieval)
+        for name, counter in self._counters.items():
+            counter.admittance = self._admittance(config.retrieval if name == "pop3" else config.reception)
         for door, listener in self._listeners:
             listener.threshold = Threshold(
                 tls=self._tls[door] if door in IMPLICIT_TLS else None,
                 proxies=config.retrieval.proxy_from if door in POP3 else config.reception.proxy_from,
-                sessions=self._pop3 if door in POP3 else self._smtp,
+                sessions=self._counters[TOGETHER[door]],
             )
 
     async def start(self, group: asyncio.TaskGroup) -> None:

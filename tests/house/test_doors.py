@@ -78,3 +78,11 @@ def test_two_processes_cannot_serve_one_folder(tmp_path: Path) -> None:
     with RunningHouse(tmp_path):
         with pytest.raises(AlreadyServed, match="another process serves"):
             RunningHouse(tmp_path).__enter__()
+
+
+@pytest.mark.conformance("S26")
+def test_strangers_who_fill_port_25_keep_nobody_from_submission(tmp_path: Path) -> None:
+    with RunningHouse(tmp_path, reception={"sessions": 1}) as house, Wire(house.ports["smtp"]).greet():
+        assert Wire(house.ports["smtp"]).rest().startswith(b"421 4.7.0 ")
+        with Wire(house.ports["submission"]).greet() as user:
+            assert user.say("NOOP").startswith(b"250 ")

@@ -60,7 +60,7 @@ def test_an_operator_sees_and_steers_what_waits(furnished: Command, waiting: str
 def test_a_journey_is_found_by_id_and_by_its_parties(furnished: Command, waiting: str) -> None:
     for named in ((waiting,), ("--to", "bob@far.test"), ("--from", "ada@here.test")):
         told = furnished.run("journey", *named).out
-        assert told.startswith(f"Message {waiting}\n")
+        assert told.startswith(f"Message {waiting} ")
         assert "Waits" in told
     assert furnished.run("journey", "--refused").failed_with("no such mail was refused")
 

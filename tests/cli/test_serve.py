@@ -89,11 +89,11 @@ def test_commands_take_effect_in_a_running_house_at_once(furnished: Command) -> 
         assert log_in(port, password)
         furnished.run("account", "suspend", "bob@here.test")
         assert not log_in(port, password)
-        furnished.run("account", "suspend", "bob@here.test", "--undo")
+        furnished.run("account", "resume", "bob@here.test")
         assert log_in(port, password)
-        furnished.run("account", "password", "bob@here.test", "--password-stdin", stdin="other\n")
+        furnished.run("account", "password", "bob@here.test", "--password-stdin", stdin="another one\n")
         assert not log_in(port, password)
-        assert log_in(port, "other")
+        assert log_in(port, "another one")
 
 
 def test_a_second_house_in_the_folder_is_refused(furnished: Command) -> None:

@@ -25,7 +25,7 @@ _REFUSALS: dict[tuple[int, int], tuple[str, str]] = {
     (1, 10): ("The recipient's domain says that it takes no mail at all (null MX).", _SENDER),
     (2, 2): (
         "The mailbox has no room for it.",
-        "Its owner can delete mail. What is used: posthouse account list; more room: posthouse account quota ADDRESS SIZE",
+        "Its owner can delete mail; see: posthouse account list. More room: posthouse account quota ADDRESS SIZE",
     ),
     (3, 0): ("This house could not do it at that moment.", _LOG),
     (3, 1): ("The disk has no room.", "Make room where data_dir is: until then no mail is taken."),

@@ -93,6 +93,16 @@ def test_a_catch_all_is_an_alias_without_a_name(furnished: Command) -> None:
     assert furnished.run("alias", "remove", "@here.test").status == 0
 
 
+@pytest.mark.parametrize(
+    ("next_hop", "mechanism"),
+    [("192.0.2.9", "ip4:192.0.2.9"), ("[2001:db8::9]:25", "ip6:2001:db8::9"), ("smart.test:26", "a:smart.test")],
+)
+def test_a_smarthost_stands_in_the_spf_record(furnished: Command, next_hop: str, mechanism: str) -> None:
+    file = furnished.folder / "posthouse.toml"
+    file.write_text(file.read_text().replace("127.0.0.1:1", next_hop))
+    assert f'"v=spf1 mx {mechanism} -all"' in furnished.run("check").out
+
+
 def test_the_configuration_is_found_in_order(furnished: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert furnished.run("domain", "list").status == 0
     monkeypatch.setenv("POSTHOUSE_CONFIG", "named.toml")

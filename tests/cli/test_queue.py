@@ -48,7 +48,7 @@ def test_an_operator_sees_and_steers_what_waits(furnished: Command, waiting: str
     assert "next try held" in run("queue", "show", waiting).out
     assert run("queue", "retry", waiting).failed_with("nothing to retry")
     assert run("queue", "release", waiting.lower()).out == "1 recipient released.\n"
-    assert run("queue", "retry", waiting).out == "1 recipient tried at once.\n"
+    assert run("queue", "retry", waiting).out == "1 recipient due at once.\n"
     assert "next try due" in run("queue", "show", waiting).out
     assert run("queue", "remove", waiting).out == "1 recipient removed.\n"
     assert run("queue", "remove", waiting).failed_with("does not wait", "posthouse journey")

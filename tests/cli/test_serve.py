@@ -168,3 +168,10 @@ def test_a_low_port_without_root_and_anothers_folder_are_one_line(public_folder:
     for path in [public_folder, *public_folder.rglob("*")]:
         os.chown(path, 65534, 65534)
     assert "need root" in as_nobody()
+    database = public_folder / "posthouse.db"
+    database.chmod(0o400)
+    assert f"run: chmod u+rw {database}" in as_nobody()
+    os.chown(database, 0, 0)
+    assert f"run: sudo chown nobody {database}" in as_nobody()
+    public_folder.chmod(0o500)
+    assert f"run: chmod u+rwx {public_folder}" in as_nobody()

@@ -253,6 +253,7 @@ def alias_add(
     unknown = with_storage(config, work)
     shown = str(checked) if checked.local_part else f"Every other address of {checked.domain}"
     print(f"{shown} now leads to {', '.join(map(str, checked_targets))}.")
+    sys.stdout.flush()
     for target in unknown:
         print(f"But {target} is nobody so far: posthouse account add {target}", file=sys.stderr)
 

@@ -121,6 +121,7 @@ OPERATED = Operated(queue_id=Q, at=1.0, action="hold", forward_paths=("b@s.test"
         (Deleted(**WHO), "Deleted by bob@south.test (192.0.2.9)"),  # type: ignore[arg-type]
         (OPERATED, "The operator root put it on hold for b@s.test"),
         (REFUSED, "Refused at RCPT: mail from x@y.test for nobdy@south.test"),
+        (dataclasses.replace(REFUSED, command="MAIL", reverse_path=None, forward_paths=()), "Refused at MAIL"),
     ],
 )
 def test_a_sentence_for_each_event(event: JourneyEvent, text: str | None) -> None:

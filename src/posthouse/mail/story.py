@@ -134,7 +134,8 @@ def _reported(event: Reported) -> tuple[str, Sequence[str]]:
 def _refused(event: Refused) -> tuple[str, Sequence[str]]:
     sender = f" from {_who(event.reverse_path)}" if event.reverse_path is not None else ""
     reply = reply_from_text(event.reply)
-    return f"Refused at {event.command}: mail{sender}{_for(event.forward_paths)}", [
+    parties = f"{sender}{_for(event.forward_paths)}"
+    return f"Refused at {event.command}{f': mail{parties}' if parties else ''}", [
         f"We said {cut(event.reply, 300)}",
         *(explain_refusal(reply, logged_in=event.login is not None) if reply is not None else ()),
         f"Peer {_peer(event.peer, event.hello, event.login)}",

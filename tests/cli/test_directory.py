@@ -56,12 +56,18 @@ def test_what_cannot_be_done_is_one_line(furnished: Command, line: str, words: t
 def test_an_account_comes_and_goes(furnished: Command) -> None:
     furnished.run("account", "add", "bob@here.test", "--quota", "2K", "--password-stdin", stdin="a secret\n")
     (_ada, bob) = json.loads(furnished.run("account", "list", "--json").out)
-    assert (bob["login"], bob["quota_octets"], bob["suspended"]) == ("bob@here.test", 2048, False)
-    assert "3.1 MB at most" in furnished.run("account", "quota", "bob@here.test", "3M").out
-    assert json.loads(furnished.run("account", "list", "--json").out)[1]["quota_octets"] == 3 * 1024**2
+    assert (bob["login"], bob["quota_octets"], bob["suspended"]) == ("bob@here.test", 2000, False)
+    assert "3 MB at most" in furnished.run("account", "quota", "bob@here.test", "3M").out
+    assert json.loads(furnished.run("account", "list", "--json").out)[1]["quota_octets"] == 3_000_000
     furnished.run("account", "quota", "bob@here.test", "none")
     assert json.loads(furnished.run("account", "list", "--json").out)[1]["quota_octets"] is None
-    assert furnished.run("account", "remove", "bob@here.test").status == 0
+    furnished.run("alias", "add", "b@here.test", "bob@here.test")
+    removed = furnished.run("account", "remove", "bob@here.test")
+    assert removed.status == 0
+    assert removed.err == "But b@here.test still leads there: posthouse alias remove b@here.test\n"
+    assert "note     alias          b@here.test leads to bob@here.test" in furnished.run("check").out
+    furnished.run("alias", "remove", "b@here.test")
+    assert "alias  " not in furnished.run("check").out
     assert "bob" not in furnished.run("account", "list").out
 
 

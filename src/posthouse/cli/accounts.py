@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from posthouse.cli.check_aliases import leading_nowhere
 from posthouse.cli.common import (
     AddressArgument,
     ConfigOption,
@@ -219,11 +220,15 @@ def account_remove(
     """Remove an account, and its mail unless told to keep it."""
     checked = address_argument(address)
 
-    async def work(storage: Storage, _config: Config, world: World) -> None:
+    async def work(storage: Storage, _config: Config, world: World) -> list[Address]:
         await storage.administration.remove_account(checked.key, keep_mail=keep_mail, now=world.clock.now())
+        return [address for address, targets in await storage.administration.aliases() if checked in targets]
 
-    with_storage(config, work)
+    left = with_storage(config, work)
     print(f"{checked} is gone" + ("; its mail is kept." if keep_mail else ", with its mail."))
+    sys.stdout.flush()
+    for name in left:
+        print(f"But {name} still leads there: posthouse alias remove {name}", file=sys.stderr)
 
 
 AliasArgument = Annotated[
@@ -248,7 +253,7 @@ def alias_add(
 
     async def work(storage: Storage, config: Config, _world: World) -> list[Address]:
         await storage.administration.add_alias(checked, checked_targets)
-        return await _unknown(storage, config, checked_targets)
+        return await leading_nowhere(storage, config, checked_targets)
 
     unknown = with_storage(config, work)
     shown = str(checked) if checked.local_part else f"Every other address of {checked.domain}"
@@ -256,19 +261,6 @@ def alias_add(
     sys.stdout.flush()
     for target in unknown:
         print(f"But {target} is nobody so far: posthouse account add {target}", file=sys.stderr)
-
-
-async def _unknown(storage: Storage, config: Config, targets: list[Address]) -> list[Address]:
-    """Those of our own domains that lead to nobody."""
-    from posthouse.admission.routing import Home, route
-
-    home = Home(hostname=config.hostname, postmaster=config.postmaster, roles=frozenset(config.reception.roles))
-    domains = await storage.directory.domains()
-    return [
-        target
-        for target in targets
-        if target.domain in domains and (await route(storage.directory, target, home)).leads_nowhere
-    ]
 
 
 @alias.command("list")
@@ -310,9 +302,9 @@ def _alias_argument(text: str) -> Address:
 
 
 def parse_size(text: str) -> int:
-    """Octets from `500M`, `2G` or a plain number; K, M, G, T are powers of 1024."""
+    """Octets from `500M`, `2G` or a plain number; K, M, G, T are powers of 1000, as where we show sizes."""
     match = _SIZE.match(text)
     if match is None:
         raise Problem(f"{text!r} is not a size; write for example 500M or 2G")
-    factor: int = 1024 ** _POWERS[match[2].upper()]
+    factor: int = 1000 ** _POWERS[match[2].upper()]
     return int(match[1]) * factor

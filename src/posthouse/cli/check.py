@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from posthouse.cli.check_aliases import aliases
 from posthouse.cli.check_certificates import certificates
 from posthouse.cli.check_store import check_store
 from posthouse.cli.common import (
@@ -157,6 +158,7 @@ async def _store(config: Config) -> tuple[list[Finding], tuple[str, ...]]:
         if not domains:
             findings.append(Finding("domain", PROBLEM, "no domain is local; run: posthouse domain add example.org"))
         findings += [await _postmaster(config, storage), await _scram(config, storage)]
+        findings += await aliases(storage, config)
         return findings, domains
     finally:
         await storage.close()

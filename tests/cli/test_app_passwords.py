@@ -118,7 +118,7 @@ def test_check_says_why_scram_is_not_offered(furnished: Command) -> None:
         return line["state"], line["text"]
 
     assert said() == ("ok", "offered: it works with every password")
-    assert furnished.run("account", "add", "bob@here.test", "--password-stdin", stdin="chosen\n").status == 0
+    assert furnished.run("account", "add", "bob@here.test", "--password-stdin", stdin="chosen by me\n").status == 0
     state, text = said()
     assert state == "note"
     assert "not offered: it would not work with the passwords of bob@here.test; set auth.scram_for_passwords" in text

@@ -35,7 +35,7 @@ def test_good_lines_become_accounts(furnished: Command) -> None:
     ran = imported(furnished, "\ufeff" + GOOD)
     assert (ran.status, ran.out, ran.err) == (0, "2 accounts imported.\n", "")
     found = accounts(furnished)
-    assert (found["eve@here.test"]["quota_octets"], found["eve@here.test"]["suspended"]) == (2048, True)
+    assert (found["eve@here.test"]["quota_octets"], found["eve@here.test"]["suspended"]) == (2000, True)
     assert (found["bob@here.test"]["quota_octets"], found["bob@here.test"]["suspended"]) == (None, False)
     assert "e@here.test" in furnished.run("alias", "list").out
 

@@ -55,7 +55,7 @@ def test_what_cannot_be_done_is_one_line(furnished: Command, line: str, words: t
 
 
 def test_suspend_and_resume(furnished: Command) -> None:
-    for words, suspended in (("suspend", True), ("resume", False), ("suspend", True), ("suspend --undo", False)):
+    for words, suspended in (("suspend", True), ("resume", False), ("suspend", True), ("resume", False)):
         assert furnished.run("account", *words.split(), "ada@here.test").status == 0
         (ada,) = json.loads(furnished.run("account", "list", "--json").out)
         assert ada["suspended"] is suspended
@@ -64,7 +64,7 @@ def test_suspend_and_resume(furnished: Command) -> None:
 
 @pytest.mark.parametrize(
     ("password", "words"),
-    [("x" * 1025, "1024 octets"), ("a\0b", "NUL"), ("app-aaaaa-aaaaa-aaaaa-aaaaa-aaaaaa", "form")],
+    [("x" * 1025, "1024 octets"), ("a\0bcdefgh", "NUL"), ("app-aaaaa-aaaaa-aaaaa-aaaaa-aaaaaa", "form")],
 )
 def test_passwords_that_cannot_be_chosen(furnished: Command, password: str, words: str) -> None:
     for command in (["add", "bob@here.test"], ["password", "ada@here.test"]):
@@ -77,9 +77,13 @@ def test_passwords_that_cannot_be_chosen(furnished: Command, password: str, word
     ("setting", "stdin", "kept"),
     [
         ("", "", True),
-        ("", "chosen\n", False),
-        ("scram_for_passwords = true", "chosen\n", True),
-        ("scram_for_passwords = true", "\U0001f511\n", False),
+        ("", "chosen by me\n", False),
+        ("scram_for_passwords = true", "chosen by me\n", True),
+        (
+            "scram_for_passwords = true",
+            "\U0001f511\U0001f511\U0001f511\U0001f511\U0001f511\U0001f511\U0001f511\U0001f511\n",
+            False,
+        ),
         ("scram = false", "", True),
     ],
 )
@@ -114,7 +118,7 @@ def test_check_says_why_scram_is_not_offered(furnished: Command) -> None:
         return line["state"], line["text"]
 
     assert said() == ("ok", "offered: it works with every password")
-    assert furnished.run("account", "add", "bob@here.test", "--password-stdin", stdin="chosen\n").status == 0
+    assert furnished.run("account", "add", "bob@here.test", "--password-stdin", stdin="chosen by me\n").status == 0
     state, text = said()
     assert state == "note"
     assert "not offered: it would not work with the passwords of bob@here.test; set auth.scram_for_passwords" in text

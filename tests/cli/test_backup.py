@@ -88,6 +88,11 @@ def test_what_cannot_be_done_is_one_line(furnished: Command, tmp_path: Path) -> 
     assert run("restore", "posthouse.toml").failed_with("neither a backup nor a snapshot")
 
 
+def test_without_any_configuration_the_backup_is_doubted(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "odd").mkdir()
+    assert command.run("restore", "odd").failed_with("is it a backup", "--config")
+
+
 def test_a_house_that_runs_is_backed_up_and_not_restored_over(furnished: Command, tmp_path: Path) -> None:
     with RunningHouse(Path(), ("ada@here.test",)) as house:
         queue_id = send(house.ports["submission"])

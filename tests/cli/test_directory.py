@@ -27,7 +27,9 @@ def test_lists_are_tables_and_json(furnished: Command) -> None:
         ("domain add here.test", ("already",)),
         ("domain add a_b", ("not a domain",)),
         ("domain remove here.test", ("posthouse account remove ada@here.test",)),
-        ("domain remove far.test", ("far.test",)),
+        ("domain remove far.test", ("far.test", "posthouse domain list")),
+        ("account quota ada@here.test much", ("not a size",)),
+        ("account quota bob@here.test 1G", ("no account bob@here.test",)),
         ("account add ada@here.test", ("already",)),
         ("account add ada@far.test", ("posthouse domain add far.test",)),
         ("account add bob@here.test --quota much", ("500M",)),
@@ -52,11 +54,39 @@ def test_what_cannot_be_done_is_one_line(furnished: Command, line: str, words: t
 
 
 def test_an_account_comes_and_goes(furnished: Command) -> None:
-    furnished.run("account", "add", "bob@here.test", "--quota", "2K", "--password-stdin", stdin="secret\n")
+    furnished.run("account", "add", "bob@here.test", "--quota", "2K", "--password-stdin", stdin="a secret\n")
     (_ada, bob) = json.loads(furnished.run("account", "list", "--json").out)
-    assert (bob["login"], bob["quota_octets"], bob["suspended"]) == ("bob@here.test", 2048, False)
-    assert furnished.run("account", "remove", "bob@here.test").status == 0
+    assert (bob["login"], bob["quota_octets"], bob["suspended"]) == ("bob@here.test", 2000, False)
+    assert "3 MB at most" in furnished.run("account", "quota", "bob@here.test", "3M").out
+    assert json.loads(furnished.run("account", "list", "--json").out)[1]["quota_octets"] == 3_000_000
+    furnished.run("account", "quota", "bob@here.test", "none")
+    assert json.loads(furnished.run("account", "list", "--json").out)[1]["quota_octets"] is None
+    furnished.run("alias", "add", "b@here.test", "bob@here.test")
+    removed = furnished.run("account", "remove", "bob@here.test")
+    assert removed.status == 0
+    assert removed.err == "But b@here.test still leads there: posthouse alias remove b@here.test\n"
+    assert "note     alias          b@here.test leads to bob@here.test" in furnished.run("check").out
+    furnished.run("alias", "remove", "b@here.test")
+    assert "alias  " not in furnished.run("check").out
     assert "bob" not in furnished.run("account", "list").out
+
+
+def test_a_short_password_is_not_taken(furnished: Command) -> None:
+    for command in (("account", "add", "bob@here.test"), ("account", "password", "ada@here.test")):
+        assert furnished.run(*command, "--password-stdin", stdin="sevenis\n").failed_with("at least 8")
+
+
+def test_what_suspends_says_how_to_resume(furnished: Command) -> None:
+    told = furnished.run("account", "suspend", "ada@here.test").out
+    command = told.strip().rpartition("posthouse ")[2]
+    assert furnished.run(*command.split()).out == "ada@here.test may log in.\n"
+
+
+def test_an_alias_to_nobody_is_made_and_told(furnished: Command) -> None:
+    ran = furnished.run("alias", "add", "info@here.test", "ada@here.test", "nobdy@here.test", "x@far.test")
+    assert ran.status == 0
+    assert ran.err == "But nobdy@here.test is nobody so far: posthouse account add nobdy@here.test\n"
+    assert furnished.run("alias", "add", "office@here.test", "ada@here.test", "abuse@here.test").err == ""
 
 
 def test_a_catch_all_is_an_alias_without_a_name(furnished: Command) -> None:
@@ -69,6 +99,16 @@ def test_a_catch_all_is_an_alias_without_a_name(furnished: Command) -> None:
     assert furnished.run("alias", "remove", "@here.test").status == 0
 
 
+@pytest.mark.parametrize(
+    ("next_hop", "mechanism"),
+    [("192.0.2.9", "ip4:192.0.2.9"), ("[2001:db8::9]:25", "ip6:2001:db8::9"), ("smart.test:26", "a:smart.test")],
+)
+def test_a_smarthost_stands_in_the_spf_record(furnished: Command, next_hop: str, mechanism: str) -> None:
+    file = furnished.folder / "posthouse.toml"
+    file.write_text(file.read_text().replace("127.0.0.1:1", next_hop))
+    assert f'"v=spf1 mx {mechanism} -all"' in furnished.run("check").out
+
+
 def test_the_configuration_is_found_in_order(furnished: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert furnished.run("domain", "list").status == 0
     monkeypatch.setenv("POSTHOUSE_CONFIG", "named.toml")
@@ -79,7 +119,12 @@ def test_the_configuration_is_found_in_order(furnished: Command, monkeypatch: py
 
 def test_help_fits_80_columns_and_cuts_nothing(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    for group in ((), ("domain",), ("account",), ("alias",), ("queue",), ("init",), ("journey",), ("check",)):
+    for group in ((), ("domain",), ("account",), ("alias",), ("queue",), ("account", "app-password")):
+        shown = command.run(*group, "--help").out
+        assert shown.startswith("Usage: posthouse ")
+        assert "..." not in shown.replace("[ARGS]...", ""), shown
+        assert max(map(len, shown.splitlines())) <= 80
+    for group in (("init",), ("journey",), ("check",)):
         shown = command.run(*group, "--help").out
         assert "..." not in shown.replace("[ARGS]...", ""), shown
         assert max(map(len, shown.splitlines())) <= 80

@@ -48,7 +48,7 @@ def test_an_operator_sees_and_steers_what_waits(furnished: Command, waiting: str
     assert "next try held" in run("queue", "show", waiting).out
     assert run("queue", "retry", waiting).failed_with("nothing to retry")
     assert run("queue", "release", waiting.lower()).out == "1 recipient released.\n"
-    assert run("queue", "retry", waiting).out == "1 recipient tried at once.\n"
+    assert run("queue", "retry", waiting).out == "1 recipient due at once.\n"
     assert "next try due" in run("queue", "show", waiting).out
     assert run("queue", "remove", waiting).out == "1 recipient removed.\n"
     assert run("queue", "remove", waiting).failed_with("does not wait", "posthouse journey")
@@ -60,7 +60,7 @@ def test_an_operator_sees_and_steers_what_waits(furnished: Command, waiting: str
 def test_a_journey_is_found_by_id_and_by_its_parties(furnished: Command, waiting: str) -> None:
     for named in ((waiting,), ("--to", "bob@far.test"), ("--from", "ada@here.test")):
         told = furnished.run("journey", *named).out
-        assert told.startswith(f"Message {waiting}\n")
+        assert told.startswith(f"Message {waiting} ")
         assert "Waits" in told
     assert furnished.run("journey", "--refused").failed_with("no such mail was refused")
 

@@ -25,8 +25,11 @@ def test_refused_mail_is_found_and_told(furnished: Command) -> None:
     told = furnished.run("journey", "--refused").out
     assert told.startswith("Refused mail ")
     assert told.count("Refused mail") == 1
-    assert "Refused at RCPT: mail from X@far.test for Nobody@here.test (127.0.0.1, said it is client.test)" in told
-    assert "we said 550 5.1.1 There is no such mailbox here" in told
+    assert "Refused at RCPT: mail from X@far.test for Nobody@here.test" in told
+    assert "We said 550 5.1.1 There is no such mailbox here" in told
+    assert "Peer 127.0.0.1, said it is client.test" in told
+    assert "posthouse account add ADDRESS" in told
+    assert "(times in UTC)" in told.splitlines()[0]
     for way in (("--to", "nobody@here.test"), ("--from", "x@far.test"), ("--refused", "--from", "x@FAR.test")):
         assert furnished.run("journey", *way).out == told
     assert furnished.run("journey", "--refused", "--to", "ada@here.test").failed_with("no such mail was refused")

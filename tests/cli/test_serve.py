@@ -89,11 +89,11 @@ def test_commands_take_effect_in_a_running_house_at_once(furnished: Command) -> 
         assert log_in(port, password)
         furnished.run("account", "suspend", "bob@here.test")
         assert not log_in(port, password)
-        furnished.run("account", "suspend", "bob@here.test", "--undo")
+        furnished.run("account", "resume", "bob@here.test")
         assert log_in(port, password)
-        furnished.run("account", "password", "bob@here.test", "--password-stdin", stdin="other\n")
+        furnished.run("account", "password", "bob@here.test", "--password-stdin", stdin="another one\n")
         assert not log_in(port, password)
-        assert log_in(port, "other")
+        assert log_in(port, "another one")
 
 
 def test_a_second_house_in_the_folder_is_refused(furnished: Command) -> None:
@@ -168,3 +168,10 @@ def test_a_low_port_without_root_and_anothers_folder_are_one_line(public_folder:
     for path in [public_folder, *public_folder.rglob("*")]:
         os.chown(path, 65534, 65534)
     assert "need root" in as_nobody()
+    database = public_folder / "posthouse.db"
+    database.chmod(0o400)
+    assert f"run: chmod u+rw {database}" in as_nobody()
+    os.chown(database, 0, 0)
+    assert f"run: sudo chown nobody {database}" in as_nobody()
+    public_folder.chmod(0o500)
+    assert f"run: chmod u+rwx {public_folder}" in as_nobody()

@@ -120,11 +120,8 @@ OPERATED = Operated(queue_id=Q, at=1.0, action="hold", forward_paths=("b@s.test"
         (Retrieved(**WHO), "Read by bob@south.test (192.0.2.9)"),  # type: ignore[arg-type]
         (Deleted(**WHO), "Deleted by bob@south.test (192.0.2.9)"),  # type: ignore[arg-type]
         (OPERATED, "The operator root put it on hold for b@s.test"),
-        (
-            REFUSED,
-            "Refused at RCPT: mail from x@y.test for nobdy@south.test (192.0.2.1, said it is spam);"
-            " we said 550 5.1.1 No such mailbox",
-        ),
+        (REFUSED, "Refused at RCPT: mail from x@y.test for nobdy@south.test"),
+        (dataclasses.replace(REFUSED, command="MAIL", reverse_path=None, forward_paths=()), "Refused at MAIL"),
     ],
 )
 def test_a_sentence_for_each_event(event: JourneyEvent, text: str | None) -> None:
@@ -139,6 +136,16 @@ def test_codes_are_explained() -> None:
     assert line.details[1].endswith("(recipient's house)")
     assert line.details[2].startswith("Nothing to do yet")
     assert not tell([dataclasses.replace(DEFERRED, outcome="failed")])[0].details[2].startswith("Nothing to do yet")
+
+
+def test_a_refusal_tells_the_operator_what_to_do() -> None:
+    (line,) = tell([REFUSED])
+    assert line.details == (
+        "We said 550 5.1.1 No such mailbox",
+        "Nobody has this address.",
+        "If somebody should: posthouse account add ADDRESS, or posthouse alias add ADDRESS TARGET",
+        "Peer 192.0.2.1, said it is spam",
+    )
 
 
 def test_time_since_the_last_event_is_never_negative() -> None:
@@ -171,5 +178,8 @@ def test_no_control_character_is_shown(hello: str, reply: str, path: str) -> Non
 
 def test_long_texts_are_cut() -> None:
     (line,) = tell([dataclasses.replace(REFUSED, reply="550 " + "x" * 100_000, hello="y" * 100_000)])
+    assert all(len(detail) <= 400 for detail in line.details)
+    assert [detail[-1] for detail in line.details] == ["…", "…"]
+    (line,) = tell([dataclasses.replace(REFUSED, forward_paths=("z" * 100_000,))])
     assert len(line.text) == 1000
     assert line.text.endswith("…")

@@ -54,7 +54,7 @@ messages.register(app)
 def main() -> None:
     """The entry point: anything that an operator can mend is one line on stderr."""
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="posthouse", standalone_mode=False)
         sys.stdout.flush()
     except Problem as problem:
         _complain(str(problem))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from posthouse.cli.check_aliases import leading_nowhere
 from posthouse.cli.common import (
     AddressArgument,
     ConfigOption,
@@ -33,6 +34,7 @@ alias = typer.Typer(help="Addresses that lead to other addresses.", no_args_is_h
 
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 _SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)\Z", re.IGNORECASE)
+_QUOTA_HELP = "Most octets in the maildrop, such as 500M or 2G; 0 takes nothing."
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 PasswordStdin = Annotated[
@@ -101,10 +103,7 @@ def account_add(
     address: AddressArgument,
     config: ConfigOption = None,
     password_stdin: PasswordStdin = False,
-    quota: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Most octets in the maildrop, such as 500M or 2G; 0 takes nothing."),
-    ] = None,
+    quota: Annotated[str | None, typer.Option(metavar="SIZE", help=_QUOTA_HELP)] = None,
 ) -> None:
     """Make an account and a password, which is shown once."""
     from posthouse.cli.passwords import scram_keys, verifier_for
@@ -171,27 +170,45 @@ def account_password(
     print(f"{checked} has a new password" + (f", shown this once: {password}" if made else "."))
 
 
-@account.command("suspend")
-def account_suspend(
+@account.command("quota")
+def account_quota(
     address: AddressArgument,
+    quota: Annotated[str, typer.Argument(metavar="SIZE", show_default=False, help=f"{_QUOTA_HELP} none: no limit.")],
     config: ConfigOption = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Let the account log in again.")] = False,
 ) -> None:
-    """Refuse an account's logins; its mail is still taken."""
+    """Change how much an account's maildrop may hold."""
     checked = address_argument(address)
+    quota_octets = None if quota.lower() == "none" else parse_size(quota)
 
     async def work(storage: Storage, _config: Config, _world: World) -> None:
-        await storage.administration.set_suspended(checked.key, not undo)
+        await storage.administration.set_quota(checked.key, quota_octets)
 
     with_storage(config, work)
-    undoing = f"undo it with: posthouse account suspend {checked} --undo"
-    print(f"{checked} may {'log in again.' if undo else f'not log in any more; {undoing}'}")
+    limit = "as much as the disk does" if quota_octets is None else f"{size(quota_octets)} at most"
+    print(f"The maildrop of {checked} may hold {limit} from now on.")
+
+
+@account.command("suspend")
+def account_suspend(address: AddressArgument, config: ConfigOption = None) -> None:
+    """Refuse an account's logins; its mail is still taken."""
+    checked = address_argument(address)
+    _set_suspended(config, checked, True)
+    print(f"{checked} may not log in any more; undo it with: posthouse account resume {checked}")
 
 
 @account.command("resume")
 def account_resume(address: AddressArgument, config: ConfigOption = None) -> None:
     """Let a suspended account log in again."""
-    account_suspend(address, config, undo=True)
+    checked = address_argument(address)
+    _set_suspended(config, checked, False)
+    print(f"{checked} may log in.")
+
+
+def _set_suspended(config: ConfigOption, address: Address, suspended: bool) -> None:
+    async def work(storage: Storage, _config: Config, _world: World) -> None:
+        await storage.administration.set_suspended(address.key, suspended)
+
+    with_storage(config, work)
 
 
 @account.command("remove")
@@ -203,11 +220,15 @@ def account_remove(
     """Remove an account, and its mail unless told to keep it."""
     checked = address_argument(address)
 
-    async def work(storage: Storage, _config: Config, world: World) -> None:
+    async def work(storage: Storage, _config: Config, world: World) -> list[Address]:
         await storage.administration.remove_account(checked.key, keep_mail=keep_mail, now=world.clock.now())
+        return [address for address, targets in await storage.administration.aliases() if checked in targets]
 
-    with_storage(config, work)
+    left = with_storage(config, work)
     print(f"{checked} is gone" + ("; its mail is kept." if keep_mail else ", with its mail."))
+    sys.stdout.flush()
+    for name in left:
+        print(f"But {name} still leads there: posthouse alias remove {name}", file=sys.stderr)
 
 
 AliasArgument = Annotated[
@@ -219,7 +240,7 @@ AliasArgument = Annotated[
 @alias.command("add")
 def alias_add(
     address: AliasArgument,
-    targets: Annotated[list[str], typer.Argument(metavar="TARGET...", show_default=False)],
+    targets: Annotated[list[str], typer.Argument(metavar="TARGET", show_default=False)],
     config: ConfigOption = None,
 ) -> None:
     """Let an address lead to others, here or elsewhere.
@@ -230,12 +251,16 @@ def alias_add(
     checked = _alias_argument(address)
     checked_targets = [address_argument(target) for target in targets]
 
-    async def work(storage: Storage, _config: Config, _world: World) -> None:
+    async def work(storage: Storage, config: Config, _world: World) -> list[Address]:
         await storage.administration.add_alias(checked, checked_targets)
+        return await leading_nowhere(storage, config, checked_targets)
 
-    with_storage(config, work)
+    unknown = with_storage(config, work)
     shown = str(checked) if checked.local_part else f"Every other address of {checked.domain}"
     print(f"{shown} now leads to {', '.join(map(str, checked_targets))}.")
+    sys.stdout.flush()
+    for target in unknown:
+        print(f"But {target} is nobody so far: posthouse account add {target}", file=sys.stderr)
 
 
 @alias.command("list")
@@ -277,9 +302,9 @@ def _alias_argument(text: str) -> Address:
 
 
 def parse_size(text: str) -> int:
-    """Octets from `500M`, `2G` or a plain number; K, M, G, T are powers of 1024."""
+    """Octets from `500M`, `2G` or a plain number; K, M, G, T are powers of 1000, as where we show sizes."""
     match = _SIZE.match(text)
     if match is None:
         raise Problem(f"{text!r} is not a size; write for example 500M or 2G")
-    factor: int = 1024 ** _POWERS[match[2].upper()]
+    factor: int = 1000 ** _POWERS[match[2].upper()]
     return int(match[1]) * factor

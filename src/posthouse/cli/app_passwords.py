@@ -60,7 +60,10 @@ def app_password_add(
 
 @app_password.command("list")
 def app_password_list(address: AddressArgument, config: ConfigOption = None, json: JsonOption = False) -> None:
-    """An account's app passwords: since when, and when each was used last (known to the minute)."""
+    """An account's app passwords: since when, and when last used.
+
+    The last use is known to the minute.
+    """
     checked = address_argument(address)
 
     async def work(storage: Storage, _config: Config, _world: World) -> tuple[AppPassword, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from posthouse.cli.check_aliases import aliases
 from posthouse.cli.check_certificates import certificates
 from posthouse.cli.check_store import check_store
 from posthouse.cli.common import (
@@ -82,6 +84,7 @@ def check(
     _print(findings, records, as_json=json)
     problems = sum(finding.state == PROBLEM for finding in findings)
     if problems:
+        sys.stdout.flush()
         print(f"posthouse: {count(problems, 'problem', 'problems')}; see above", file=sys.stderr)
         raise typer.Exit(1)
 
@@ -155,6 +158,7 @@ async def _store(config: Config) -> tuple[list[Finding], tuple[str, ...]]:
         if not domains:
             findings.append(Finding("domain", PROBLEM, "no domain is local; run: posthouse domain add example.org"))
         findings += [await _postmaster(config, storage), await _scram(config, storage)]
+        findings += await aliases(storage, config)
         return findings, domains
     finally:
         await storage.close()
@@ -217,12 +221,20 @@ def dns_records(config: Config, domains: tuple[str, ...]) -> list[DnsRecord]:
     host = config.hostname
     records = [DnsRecord(f"{host}.", "A/AAAA", "(this machine's public address)", "where this house is")]
     smarthost = config.forwarding.next_hop("*")
-    senders = f"mx a:{smarthost.host}" if smarthost else "mx"
+    senders = f"mx {_spf_mechanism(smarthost.host)}" if smarthost else "mx"
     for domain in domains:
         records.append(DnsRecord(f"{domain}.", "MX", f"10 {host}.", f"mail for {domain} comes here"))
         records.append(DnsRecord(f"{domain}.", "TXT", f'"v=spf1 {senders} -all"', "who may send as this domain"))
     records.append(DnsRecord("(that address)", "PTR", f"{host}.", "many houses refuse mail without it"))
     return records
+
+
+def _spf_mechanism(host: str) -> str:
+    """A host as an SPF record names it (RFC 7208 §5)."""
+    try:
+        return f"ip{ipaddress.ip_address(host).version}:{host}"
+    except ValueError:
+        return f"a:{host}"
 
 
 def _print(findings: list[Finding], records: list[DnsRecord], *, as_json: bool) -> None:

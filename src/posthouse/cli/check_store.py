@@ -47,6 +47,7 @@ def check_store(config: ConfigOption, *, as_json: bool, mend: bool) -> None:
             print("Every row and every content octet is as it must be.")
     if counted["problem"]:
         after = "; what could be mended is: check again" if mend else "; see above"
+        sys.stdout.flush()
         print(f"posthouse: {count(counted['problem'], 'problem', 'problems')}{after}", file=sys.stderr)
         raise typer.Exit(1)
 

@@ -93,13 +93,28 @@ def become_owner(folder: Path) -> None:
 
 def require_writable(folder: Path) -> None:
     """Say whose command it is where the folder belongs to somebody else. A missing folder is not judged here."""
-    if not folder.exists() or os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+    if not folder.exists():
+        return
+    if os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        for file in folder.glob("*.db"):
+            if not os.access(file, os.R_OK | os.W_OK):
+                raise Problem(f"{file} cannot be written by {user_name()}; run: {_making_ours(file, 'rw')}")
         return
     try:
-        owner = user_name(folder.stat().st_uid)
+        number = folder.stat().st_uid
     except OSError:
-        owner = "root"
+        number = 0
+    owner = user_name(number)
+    if number == os.geteuid():
+        raise Problem(f"{folder} cannot be written by {owner}; run: chmod u+rwx {folder}")
     raise Problem(f"{folder} cannot be written by {user_name()}; run it as its owner: sudo -u {owner} posthouse …")
+
+
+def _making_ours(file: Path, modes: str) -> str:
+    """The command that lets us use a file of our folder."""
+    if file.stat().st_uid == os.geteuid():
+        return f"chmod u+{modes} {file}"
+    return f"sudo chown {user_name()} {file}"
 
 
 def user_name(number: int | None = None) -> str:

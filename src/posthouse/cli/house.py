@@ -42,7 +42,7 @@ _TEMPLATE = """\
 # The configuration of this house. Relative paths are relative to this file.
 hostname = "{hostname}"
 data_dir = "."
-postmaster = "{postmaster}"       # who reads mail to postmaster
+postmaster = "{postmaster}"  # who reads mail to postmaster
 
 [listen]                          # an empty list closes that door
 smtp        = ["0.0.0.0:25"]      # mail from other houses

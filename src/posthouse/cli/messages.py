@@ -67,7 +67,7 @@ def journey(
 
 def _print_journey(events: tuple[JourneyEvent, ...]) -> None:
     kind = "Refused mail" if isinstance(events[0], Refused) else "Message"
-    print(f"{kind} {events[0].queue_id}")
+    print(f"{kind} {events[0].queue_id} (times in UTC)")
     for line in tell(events):
         since = f"+{duration(line.since_last_s)}" if line.since_last_s else ""
         print(f"  {_clock(line.at)}  {since:>12}  {printable(line.text)}")

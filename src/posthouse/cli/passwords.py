@@ -12,9 +12,14 @@ from posthouse.protocol.sasl_scram import derive_keys
 from posthouse.storage.errors import DirectoryConflict
 from posthouse.storage.interfaces import Storage
 
+MIN_CHARACTERS = 8
+"""Of a chosen password, as NIST SP 800-63B §5.1.1.1 asks for."""
+
 
 def verifier_for(password: str) -> str:
     """The hash of a chosen password."""
+    if len(password) < MIN_CHARACTERS:
+        raise Problem(f"a password has at least {MIN_CHARACTERS} characters; leave it out to have one made")
     try:
         return hash_password(password)
     except ValueError as exc:

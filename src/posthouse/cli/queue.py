@@ -85,7 +85,7 @@ def queue_show(queue_id: QueueIdArgument, config: ConfigOption = None, json: Jso
 @queue.command("retry")
 def queue_retry(queue_id: QueueIdArgument, config: ConfigOption = None) -> None:
     """Try a message again at once."""
-    _operate(config, queue_id, "retry", "tried at once", lambda spool, id_, event: spool.retry(id_, event.at, event))
+    _operate(config, queue_id, "retry", "due at once", lambda spool, id_, event: spool.retry(id_, event.at, event))
 
 
 @queue.command("hold")

@@ -168,6 +168,8 @@ def _config_for(source: Path, named: Path | None) -> Config:
         except OSError as exc:
             raise Problem(f"{path} cannot be written: {exc.strerror}; name another place with --config") from exc
         print(f"The configuration was put back as {path}: look whether its paths are right.", file=sys.stderr)
+    elif named is None and not path.exists():
+        raise Problem(f"there is no {path} here and none in {source}; is it a backup? If so, name one with --config")
     return load_config(named if named is not None else path)
 
 

@@ -19,6 +19,7 @@ from posthouse.mail.journey import (
     Reported,
     Retrieved,
 )
+from posthouse.mail.refusal import explain_refusal
 from posthouse.mail.words import count, cut, duration, moment, size, some, visible
 
 _OPERATIONS = {
@@ -132,11 +133,14 @@ def _reported(event: Reported) -> tuple[str, Sequence[str]]:
 
 def _refused(event: Refused) -> tuple[str, Sequence[str]]:
     sender = f" from {_who(event.reverse_path)}" if event.reverse_path is not None else ""
-    peer = _peer(event.peer, event.hello, event.login)
-    text = (
-        f"Refused at {event.command}: mail{sender}{_for(event.forward_paths)} ({peer}); we said {cut(event.reply, 300)}"
-    )
-    return text, [*_explained(event.reply, final=True), f"Session {event.session}" if event.session else ""]
+    reply = reply_from_text(event.reply)
+    parties = f"{sender}{_for(event.forward_paths)}"
+    return f"Refused at {event.command}{f': mail{parties}' if parties else ''}", [
+        f"We said {cut(event.reply, 300)}",
+        *(explain_refusal(reply, logged_in=event.login is not None) if reply is not None else ()),
+        f"Peer {_peer(event.peer, event.hello, event.login)}",
+        f"Session {event.session}" if event.session else "",
+    ]
 
 
 def _explained(reply_text: str, *, final: bool) -> Iterator[str]:

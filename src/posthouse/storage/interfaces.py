@@ -113,6 +113,10 @@ class Administration(Protocol):
 
     async def set_suspended(self, login: str, suspended: bool) -> None: ...
 
+    async def set_quota(self, login: str, quota_octets: int | None) -> None:
+        """None: no limit. What is there already stays, even if it is more."""
+        ...
+
     async def remove_account(self, login: str, *, keep_mail: bool, now: float) -> None: ...
 
     async def add_alias(self, address: Address, targets: Sequence[Address]) -> None:

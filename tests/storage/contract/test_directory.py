@@ -198,7 +198,8 @@ async def test_conflicts_say_what_to_do(house: House) -> None:
         "no account x": lambda: administration.set_suspended("x", True),
         "no account far": lambda: administration.remove_account("far", keep_mail=False, now=1.0),
         "no alias bob@house.test": lambda: administration.remove_alias(bob),
-        "domain add gone.test": lambda: administration.remove_domain("gone.test"),
+        "no account y": lambda: administration.set_quota("y", None),
+        "gone.test is not local; see: posthouse domain list": lambda: administration.remove_domain("gone.test"),
         "is not a domain": lambda: administration.add_domain("no domain"),
         "address literal": lambda: administration.add_domain("[192.0.2.1]"),
     }

@@ -51,7 +51,8 @@ class SqliteAdministration:
         name = _domain(domain)
 
         def work(connection: apsw.Connection) -> None:
-            _require_local(connection, name)
+            if not _is_local(connection, name):
+                raise DirectoryConflict(f"the domain {name} is not local; see: posthouse domain list")
             for table, command in (("addresses", "account"), ("aliases", "alias")):
                 used = row(connection, f"SELECT local_part FROM {table} WHERE domain = ? LIMIT 1", (name,))
                 if used is not None:
@@ -123,6 +124,13 @@ class SqliteAdministration:
         def work(connection: apsw.Connection) -> None:
             account = find_account(connection, login)
             connection.execute("UPDATE accounts SET suspended = ? WHERE account = ?", (suspended, account))
+
+        await self._change(work)
+
+    async def set_quota(self, login: str, quota_octets: int | None) -> None:
+        def work(connection: apsw.Connection) -> None:
+            account = find_account(connection, login)
+            connection.execute("UPDATE accounts SET quota_octets = ? WHERE account = ?", (quota_octets, account))
 
         await self._change(work)
 

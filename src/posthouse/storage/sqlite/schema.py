@@ -51,7 +51,10 @@ def open_database(
             connection.close(True)
             raise
     except apsw.CantOpenError as exc:
-        raise StorageDamaged(f"{path}: there is no database that can be opened; run: posthouse init") from exc
+        raise StorageDamaged(
+            f"{path}: there is no database that can be opened; run: posthouse restore DIR, "
+            "or make a new house in an empty folder: posthouse init DIR"
+        ) from exc
     except apsw.NotADBError as exc:
         raise StorageDamaged(
             f"{path}: this file is not a database; move it away and run: posthouse restore DIR"

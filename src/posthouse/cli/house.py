@@ -198,6 +198,9 @@ def serve(
     loaded = load_config(config)
     _take_descriptors()
     part = Part.from_argument(worker) if worker is not None else Part()
+    if part.data_dir is not None:
+        # A worker that is replaced joins the others, whatever the configuration says by now.
+        loaded = loaded.model_copy(update={"data_dir": part.data_dir})
     if worker is not None or not _needs_root(loaded):
         become_owner(loaded.data_dir)
     require_writable(loaded.data_dir)
@@ -243,9 +246,19 @@ async def _serve(config: Config, part: Part, path: Path | None, *, until_eof: bo
     _on_signals(house.stop, until_eof=until_eof)
     # Named now: another one may stand in the usual places when it is read again.
     file = find(path).absolute()
+
+    def reload() -> None:
+        house.reload(lambda: load(file))
+
+    loop = asyncio.get_running_loop()
+    # A start may take long, and the signal's own effect is the end.
+    came_early = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, came_early.set)
     with _told():
         await house.start()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: house.reload(lambda: load(file)))
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    if came_early.is_set():
+        reload()
     await house.serve(ready)
     if part.count == 1:
         log.info("house closed")
@@ -266,7 +279,7 @@ async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
         lock = lock_folder(config.data_dir)
         doors = bind_doors(config)
     command = (sys.executable, "-m", "posthouse.cli", "serve", "--config", str(find(path)))
-    workers = Workers(command, config.workers, doors, log)
+    workers = Workers(command, config.workers, doors, log, data_dir=config.data_dir, lock=lock)
     _on_signals(workers.stop, until_eof=until_eof)
 
     def reload() -> None:
@@ -276,7 +289,7 @@ async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
         except ConfigError as exc:
             log.error("configuration not reloaded; the one before stays in use", reason=str(exc))
         else:
-            workers.send(signal.SIGHUP)
+            workers.reload()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     shown = _shown(

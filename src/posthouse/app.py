@@ -428,8 +428,10 @@ class House:
                 await self.authenticator.flush()
             except StorageError:
                 self.log.warning("times of last use not written", exc_info=True)
-        await self.storage.close()
-        self._unlock()
+        try:
+            await self.storage.close()
+        finally:
+            self._unlock()
 
     def _unlock(self) -> None:
         if self._serve_lock >= 0:

@@ -402,6 +402,33 @@ async def test_a_snapshot_is_returned_to_and_nothing_is_destroyed(tmp_path: Path
     await house.storage.close()
 
 
+@pytest.mark.parametrize("damage", [b"mail" * 5_000, b"SQLite format 3\0" + b"\0" * 9_000, b""])
+async def test_a_damaged_database_is_set_aside_too(tmp_path: Path, damage: bytes) -> None:
+    data = tmp_path / "data"
+    make_old(data)
+    snapshot = await migrated(data)
+    (data / DATABASE).write_bytes(damage)
+    restored = restore_snapshot(snapshot, data, now=1_900_000_000.0, disk=RealFileSystem(), tell=tell_nobody)
+    assert restored.set_aside is not None
+    assert (restored.set_aside / DATABASE).read_bytes().startswith(damage[:32])
+    await migrated(data)
+
+
+async def test_a_database_in_use_is_not_taken_away(tmp_path: Path) -> None:
+    """A command or a worker that still writes would write into what was set aside."""
+    data = tmp_path / "data"
+    make_old(data)
+    snapshot = await migrated(data)
+    house = await open_house(data, 4)
+    before = sorted(path.name for path in data.iterdir())
+    with pytest.raises(StorageBusy, match="another process uses it"):
+        restore_snapshot(snapshot, data, now=1_900_000_000.0, disk=RealFileSystem(), tell=tell_nobody)
+    with pytest.raises(StorageBusy, match="in use"):
+        restore_snapshot(data / DATABASE, data, now=1_900_000_000.0, disk=RealFileSystem(), tell=tell_nobody)
+    assert sorted(path.name for path in data.iterdir()) == before
+    await house.storage.close()
+
+
 async def test_what_was_deleted_since_a_snapshot_is_left_out(tmp_path: Path) -> None:
     data = tmp_path / "data"
     house = await open_house(data)

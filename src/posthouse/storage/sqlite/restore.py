@@ -86,6 +86,10 @@ def require_no_store(data_dir: Path) -> None:
 
 
 def _require_readable(snapshot: Path) -> None:
+    if _log_of(snapshot).exists():
+        raise StorageBusy(
+            f"{snapshot}: this database is in use, or was not closed: a copy of it would not be all of it"
+        )
     try:
         connection = apsw.Connection(str(snapshot), flags=apsw.SQLITE_OPEN_READONLY)
         try:
@@ -161,7 +165,7 @@ def _changed(path: Path, disk: FileSystem) -> Iterator[apsw.Connection]:
             yield connection
     finally:
         connection.close(True)
-    if path.with_name(f"{path.name}-wal").exists():
+    if _log_of(path).exists():
         raise StorageBusy(f"{path}: what was changed could not be written into it; try again")
     disk.sync_file(path)
 
@@ -241,6 +245,7 @@ def _set_aside(data_dir: Path, now: float, disk: FileSystem) -> Path | None:
     if not (data_dir / DATABASE).exists():
         return None
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    _end_log(data_dir / DATABASE)
     aside = data_dir / f"replaced-{stamp}"
     disk.make_folder(aside / "content")
     for part in disk.names(data_dir / "content"):
@@ -251,11 +256,24 @@ def _set_aside(data_dir: Path, now: float, disk: FileSystem) -> Path | None:
             disk.link(data_dir / "content" / part / name, aside / "content" / part / name)
         disk.sync_folder(aside / "content" / part)
     disk.sync_folder(aside / "content")
-    # The log first into the database, so that one file is all of it.
-    open_writable(data_dir / DATABASE, vfs=None).close(True)
     for name in reversed(_STORE_FILES):
         if (data_dir / name).exists():
             disk.rename(data_dir / name, aside / name)
     disk.sync_folder(aside)
     disk.sync_folder(data_dir)
     return aside
+
+
+def _end_log(database: Path) -> None:
+    """Bring the log into the database, so that one file is all of it. Raises StorageBusy where somebody uses it."""
+    try:
+        open_writable(database, vfs=None).close(True)
+    except (apsw.NotADBError, apsw.CorruptError, apsw.IOError):
+        # What is damaged is kept as it is: it may be why somebody returns to the snapshot.
+        return
+    if _log_of(database).exists():
+        raise StorageBusy(f"{database}: another process uses it; end it, and try again")
+
+
+def _log_of(database: Path) -> Path:
+    return database.with_name(f"{database.name}-wal")

@@ -226,4 +226,13 @@ def lock_folder(data_dir: Path) -> int:
     except OSError as exc:
         os.close(descriptor)
         raise AlreadyServed(f"another process serves {data_dir} already") from exc
+    _give_to_owner(descriptor, data_dir)
     return descriptor
+
+
+def _give_to_owner(descriptor: int, data_dir: Path) -> None:
+    """What root has just made in another's folder belongs to that one, whose commands lock it too."""
+    made, owner = os.fstat(descriptor), data_dir.stat()
+    # (With a second name it would be a file from elsewhere.)
+    if os.geteuid() == 0 == made.st_uid and owner.st_uid != 0 and made.st_nlink == 1 and not made.st_size:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -201,7 +201,10 @@ def serve(
     if part.data_dir is not None:
         # A worker that is replaced joins the others, whatever the configuration says by now.
         loaded = loaded.model_copy(update={"data_dir": part.data_dir})
-    if worker is not None or not _needs_root(loaded):
+    if worker is None and loaded.workers == 1 and _needs_root(loaded) and os.geteuid() == 0:
+        part = _bound(loaded)
+        become_owner(loaded.data_dir)
+    elif worker is not None or not _needs_root(loaded):
         become_owner(loaded.data_dir)
     require_writable(loaded.data_dir)
     until_eof = until_eof or worker is not None
@@ -209,6 +212,17 @@ def serve(
     running = _serve(loaded, part, config, until_eof=until_eof) if alone else _lead(loaded, config, until_eof=until_eof)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(running)
+
+
+def _bound(config: Config) -> Part:
+    """A house of one process that is started as root: lock and doors first, since their owner could not bind them."""
+    from posthouse.doors import bind_doors
+    from posthouse.workers import Part, lock_folder
+
+    with _told():
+        # Held as long as the process lives.
+        lock_folder(config.data_dir)
+        return Part(doors=bind_doors(config))
 
 
 def _take_descriptors() -> None:

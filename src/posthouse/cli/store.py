@@ -133,10 +133,11 @@ def restore(
     if not source.exists():
         raise Problem(f"{source} does not exist; name a folder that posthouse backup made")
     loaded = _config_for(source, config)
-    become_owner(loaded.data_dir)
     is_new = not loaded.data_dir.exists()
     try:
-        loaded.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if is_new:
+            _make_data_dir(loaded.data_dir, source)
+        become_owner(loaded.data_dir)
         require_writable(loaded.data_dir)
         with not_served(loaded.data_dir, "restore"), progress_shown() as tell:
             restored = restore_storage(loaded, World(), source, tell)
@@ -152,6 +153,26 @@ def restore(
     _tell_restored(restored, source, loaded.data_dir)
 
 
+def _make_data_dir(data_dir: Path, source: Path) -> None:
+    """A new folder, there after a power cut too. What root makes belongs to the backup's owner, as the house did."""
+    missing = [path for path in (data_dir, *data_dir.parents) if not path.exists()]
+    data_dir.mkdir(mode=0o700, parents=True)
+    if os.geteuid() == 0:
+        owner = source.stat()
+        os.chown(data_dir, owner.st_uid, owner.st_gid)
+    for path in missing:
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def _let_read(path: Path, source: Path) -> None:
+    """What root put back can be read by the house; written only by the owner of the folder it lies in."""
+    if os.geteuid() == 0:
+        os.chown(path, path.absolute().parent.stat().st_uid, source.stat().st_gid)
+        path.chmod(0o640)
+
+
 def _config_for(source: Path, named: Path | None) -> Config:
     """The configuration that is there; where there is none, the backup's is put in its place."""
     from posthouse.config import ConfigError, find
@@ -165,6 +186,7 @@ def _config_for(source: Path, named: Path | None) -> Config:
         try:
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(kept.read_bytes())
+            _let_read(path, source)
         except OSError as exc:
             raise Problem(f"{path} cannot be written: {exc.strerror}; name another place with --config") from exc
         print(f"The configuration was put back as {path}: look whether its paths are right.", file=sys.stderr)

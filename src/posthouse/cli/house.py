@@ -26,6 +26,7 @@ from posthouse.cli.common import (
     domain_argument,
     load_config,
     require_writable,
+    sync_folders,
 )
 from posthouse.mail.address import Address
 from posthouse.storage.errors import StorageError
@@ -117,6 +118,7 @@ def _make(folder: Path, hostname: str, domain: str, address: Address, password: 
         for item in sorted(made.iterdir()):
             moved.append(item.rename(folder / item.name))
         made.rmdir()
+        sync_folders(folder, *(path.parent for path in missing))
     except BaseException as exc:
         for item in (*moved, *((made,) if made else ())):
             shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from posthouse.cli.common import (
     load_config,
     print_json,
     require_writable,
+    sync_folders,
     with_storage,
 )
 from posthouse.cli.house import CONFIG_NAME
@@ -160,10 +161,7 @@ def _make_data_dir(data_dir: Path, source: Path) -> None:
     if os.geteuid() == 0:
         owner = source.stat()
         os.chown(data_dir, owner.st_uid, owner.st_gid)
-    for path in missing:
-        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    sync_folders(*(path.parent for path in missing))
 
 
 def _let_read(path: Path, source: Path) -> None:

@@ -239,6 +239,19 @@ async def test_on_another_file_system_only_new_content_is_copied(house: House, t
     restore_backup(backups / "second", data, now=1.9e9, disk=RealFileSystem(), tell=tell_nobody)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a folder to another user")
+async def test_nothing_is_linked_from_another_users_backup(house: House, tmp_path: Path) -> None:
+    backups = tmp_path / "backups"
+    backups.mkdir()
+    disk = ElsewhereLinks(backups)
+    house.storage.content.file_system = disk  # type: ignore[misc]
+    await house.storage.backup(backups / "first", ORDER)
+    os.chown(backups / "first", 65534, 65534)
+    disk.copied.clear()
+    await house.storage.backup(backups / "second", ORDER)
+    assert len(disk.copied) == 2
+
+
 async def test_the_sweep_waits_for_a_backup(house: House, tmp_path: Path) -> None:
     """A message that is deleted while its content is being linked is in the backup."""
     (account,) = await house.storage.administration.accounts()

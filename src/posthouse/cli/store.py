@@ -120,6 +120,9 @@ def restore(
         Path, typer.Argument(metavar="DIR", show_default=False, help="A backup, or the snapshot of a migration.")
     ],
     config: ConfigOption = None,
+    leave_out_damaged: Annotated[
+        bool, typer.Option("--leave-out-damaged", help="Restore a damaged backup, all but the messages it lost.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Return to a backup, or to a migration's snapshot.
@@ -141,7 +144,7 @@ def restore(
         become_owner(loaded.data_dir)
         require_writable(loaded.data_dir)
         with not_served(loaded.data_dir, "restore"), progress_shown() as tell:
-            restored = restore_storage(loaded, World(), source, tell)
+            restored = restore_storage(loaded, World(), source, tell, leave_out_damaged=leave_out_damaged)
     except (StorageError, OSError) as exc:
         if is_new:
             with contextlib.suppress(OSError):
@@ -203,7 +206,8 @@ def _tell_restored(restored: Restored, source: Path, data_dir: Path) -> None:
     print(f"Mail that was accepted after that is not in it. (From {source})")
     if restored.dropped:
         entries = count(restored.dropped, "entry or recipient", "entries or recipients")
-        print(f"{entries} left out, whose content had been deleted or delivered since.")
+        why = "is missing or damaged in the backup" if source.is_dir() else "had been deleted or delivered since"
+        print(f"{entries} left out, whose content {why}.")
     if restored.set_aside is not None:
         print(f"What was there until now is in {restored.set_aside}; remove that folder when nobody misses anything.")
     if restored.held:

@@ -374,6 +374,24 @@ async def test_a_backup_that_is_not_whole_is_refused_and_nothing_is_left(
     assert list((tmp_path / "again").iterdir()) == []
 
 
+@pytest.mark.parametrize("harm", [lost_content, changed_content])
+async def test_one_damaged_file_does_not_cost_the_whole_backup(
+    house: House, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    manifest = await house.storage.backup(backup_of(tmp_path), ORDER)
+    harm(backup_of(tmp_path))
+    data = tmp_path / "again"
+    data.mkdir()
+    restored = restore_backup(
+        backup_of(tmp_path), data, now=1.9e9, disk=RealFileSystem(), tell=tell_nobody, leave_out_damaged=True
+    )
+    assert restored.dropped > 0
+    assert restored.counts.content_files == manifest.counts.content_files - 1
+    again = await open_house(data, 7)
+    assert await no_flaws(again) == []
+    await again.storage.close()
+
+
 async def test_a_store_whose_content_is_lost_is_not_called_backed_up(house: House, tmp_path: Path) -> None:
     next((tmp_path / "data" / "content").rglob("*-*")).unlink()
     with pytest.raises(StorageDamaged, match=r"missing.*check --store"):

@@ -35,8 +35,13 @@ SELECT content, file, size_octets, sha256 FROM contents WHERE file IS NOT NULL A
 ORDER BY content LIMIT ?"""
 
 
-def restore_backup(backup: Path, data_dir: Path, *, now: float, disk: FileSystem, tell: Tell) -> Restored:
-    """Put a backup where there is no store. The caller keeps `serve` away. Raises StorageError, nothing changed."""
+def restore_backup(
+    backup: Path, data_dir: Path, *, now: float, disk: FileSystem, tell: Tell, leave_out_damaged: bool = False
+) -> Restored:
+    """Put a backup where there is no store. The caller keeps `serve` away. Raises StorageError, nothing changed.
+
+    `leave_out_damaged`: where content files are missing or damaged, restore all but the messages in them.
+    """
     manifest = read_manifest(backup)
     if manifest.schema > (newest := migrations()[-1][0]):
         raise StorageDamaged(
@@ -46,12 +51,14 @@ def restore_backup(backup: Path, data_dir: Path, *, now: float, disk: FileSystem
     require_no_store(data_dir)
     with told_about("the backup could not be restored", data_dir), _work_folder(data_dir, disk) as work:
         _copy_database(backup, work, manifest, disk)
-        _copy_content(backup, work, manifest, disk, tell)
+        damaged = _copy_content(backup, work, manifest, disk, tell, leave_out=leave_out_damaged)
         with _changed(work / DATABASE, disk) as connection:
+            dropped = sum(_drop(connection, content) for content in damaged)
             held = _make_safe(connection, now)
+            counts = counts_of(connection)
         _put_house_files(backup, work, data_dir, disk)
         _put_in_place(work, data_dir, disk)
-    return Restored(counts=manifest.counts, made_at=manifest.made_at, held=held)
+    return Restored(counts=counts, made_at=manifest.made_at, held=held, dropped=dropped)
 
 
 def restore_snapshot(snapshot: Path, data_dir: Path, *, now: float, disk: FileSystem, tell: Tell) -> Restored:
@@ -127,8 +134,14 @@ def _copy_database(backup: Path, work: Path, manifest: Manifest, disk: FileSyste
         raise StorageDamaged(f"{backup / DATABASE}: it is not what the manifest says; take another backup")
 
 
-def _copy_content(backup: Path, work: Path, manifest: Manifest, disk: FileSystem, tell: Tell) -> None:
-    """Every content file, compared with its SHA-256 on the way."""
+def _copy_content(
+    backup: Path, work: Path, manifest: Manifest, disk: FileSystem, tell: Tell, *, leave_out: bool
+) -> list[int]:
+    """Every content file, compared with its SHA-256 on the way; those to be left out, by number.
+
+    Raises StorageDamaged for the first one that is missing or damaged, unless they are left out.
+    """
+    damaged: list[int] = []
     total, done, last = manifest.counts.content_files, 0, 0
     content = work / "content"
     disk.make_folder(content)
@@ -136,24 +149,36 @@ def _copy_content(backup: Path, work: Path, manifest: Manifest, disk: FileSystem
     connection = apsw.Connection(str(work / DATABASE), flags=apsw.SQLITE_OPEN_READONLY)
     try:
         while page := rows(connection, _FILES, (last, _PAGE)):
-            last = page[-1][0]
-            for _, file, size_octets, sha256 in page:
+            for last, file, size_octets, sha256 in page:
                 place = content / file
                 if place.parent not in folders:
                     folders.add(place.parent)
                     disk.make_folder(place.parent)
-                try:
-                    copied = copy_file(disk, backup / "content" / file, place)
-                except FileNotFoundError as exc:
-                    raise StorageDamaged(f"{backup}: content/{file} is missing; take another backup") from exc
-                if copied != (size_octets, sha256):
-                    raise StorageDamaged(f"{backup}: content/{file} is damaged; take another backup")
+                problem = _copy_one(backup / "content" / file, place, (size_octets, sha256), disk)
+                if problem is not None:
+                    if not leave_out:
+                        raise StorageDamaged(
+                            f"{backup}: content/{file} {problem}; take another backup, or restore all but such "
+                            f"messages: posthouse restore {backup} --leave-out-damaged"
+                        )
+                    disk.remove(place)
+                    damaged.append(last)
                 done += 1
                 tell(Progress("content files", done, total))
     finally:
         connection.close()
     for folder in (*sorted(folders), content):
         disk.sync_folder(folder)
+    return damaged
+
+
+def _copy_one(source: Path, place: Path, expected: tuple[int, bytes], disk: FileSystem) -> str | None:
+    """Copy a content file; what is wrong with it."""
+    try:
+        copied = copy_file(disk, source, place)
+    except FileNotFoundError:
+        return "is missing"
+    return None if copied == expected else "is damaged"
 
 
 @contextmanager

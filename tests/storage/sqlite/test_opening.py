@@ -157,15 +157,24 @@ async def test_a_missing_or_short_content_file_is_damage(tmp_path: Path) -> None
     await storage.close()
 
 
-def held() -> tuple[list[str], list[str]]:
-    """What this process has open in the end: descriptors and threads."""
+def held(folder: Path) -> tuple[list[str], list[str]]:
+    """What this process has open of a folder: descriptors, and threads of any."""
     descriptors = []
     for name in os.listdir("/proc/self/fd"):
         # (One of them was the listing's own.)
         with suppress(FileNotFoundError):
             descriptors.append(os.readlink(f"/proc/self/fd/{name}"))
     threads = sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("sqlite"))
-    return sorted(path for path in descriptors if "posthouse.db" in path or "incarnations" in path), threads
+    return sorted(path for path in descriptors if path.startswith(str(folder))), threads
+
+
+async def test_a_file_that_is_no_database_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "posthouse.db").write_bytes(b"mail " * 1000)
+    with pytest.raises(StorageDamaged) as caught:
+        await open_it(tmp_path)
+    # Whoever keeps the error keeps what its frames hold.
+    assert caught.value is not None
+    assert held(tmp_path) == ([], [])
 
 
 @pytest.mark.parametrize("missing", ["writer.lock", "incarnations"])
@@ -176,7 +185,7 @@ async def test_what_cannot_be_opened_leaves_nothing_open(tmp_path: Path, missing
     path.symlink_to("nowhere/at/all")
     with pytest.raises(StorageBusy, match=missing):
         await SqliteStorage.open(tmp_path, clock=SetClock(), random=SeededRandom(2))
-    assert held() == ([], [])
+    assert held(tmp_path) == ([], [])
     assert missing == "incarnations" or list((tmp_path / "incarnations").iterdir()) == []
 
 
@@ -192,7 +201,7 @@ async def test_a_full_disk_does_not_keep_a_storage_open(tmp_path: Path, problem:
 
     storage._incarnation.end = refuse  # type: ignore[method-assign]
     await storage.close()
-    assert held() == ([], [])
+    assert held(tmp_path) == ([], [])
     assert [file for file in (tmp_path / "content").rglob("*") if file.is_file()] == []
     again = await open_it(tmp_path, seed=3)
     assert await again._readers.query(again._incarnation.others) == []
@@ -209,4 +218,4 @@ async def test_a_draft_that_cannot_be_removed_keeps_nothing_open(tmp_path: Path)
     storage.content.remove_drafts = refuse  # type: ignore[method-assign]
     with pytest.raises(StorageBusy, match="Input/output"):
         await storage.close()
-    assert held() == ([], [])
+    assert held(tmp_path) == ([], [])

@@ -99,10 +99,14 @@ async def open_storage(
     )
 
 
-def restore_storage(config: Config, world: World, source: Path, tell: Tell) -> Restored:
+def restore_storage(
+    config: Config, world: World, source: Path, tell: Tell, *, leave_out_damaged: bool = False
+) -> Restored:
     """Return to a backup (a folder) or to a snapshot (a file). The caller keeps `serve` away. Raises StorageError."""
-    restore = restore_backup if source.is_dir() else restore_snapshot
-    return restore(source, config.data_dir, now=world.clock.now(), disk=RealFileSystem(), tell=tell)
+    data_dir, now, disk = config.data_dir, world.clock.now(), RealFileSystem()
+    if not source.is_dir():
+        return restore_snapshot(source, data_dir, now=now, disk=disk, tell=tell)
+    return restore_backup(source, data_dir, now=now, disk=disk, tell=tell, leave_out_damaged=leave_out_damaged)
 
 
 class House:
@@ -428,8 +432,10 @@ class House:
                 await self.authenticator.flush()
             except StorageError:
                 self.log.warning("times of last use not written", exc_info=True)
-        await self.storage.close()
-        self._unlock()
+        try:
+            await self.storage.close()
+        finally:
+            self._unlock()
 
     def _unlock(self) -> None:
         if self._serve_lock >= 0:

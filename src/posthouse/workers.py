@@ -47,6 +47,8 @@ class Part:
     number: int = 0
     count: int = 1
     doors: Mapping[str, tuple[socket.socket, ...]] | None = None
+    data_dir: Path | None = None
+    """The folder whose lock the parent holds; the configuration may name another one by now."""
 
     @property
     def leads(self) -> bool:
@@ -65,26 +67,42 @@ class Part:
             door: tuple(socket.socket(fileno=descriptor) for descriptor in descriptors)
             for door, descriptors in fields["doors"].items()
         }
-        return cls(number=fields["number"], count=fields["count"], doors=doors)
+        return cls(number=fields["number"], count=fields["count"], doors=doors, data_dir=Path(fields["data_dir"]))
 
     def to_argument(self) -> str:
         """For the command line of the worker, which inherits the descriptors."""
         doors = {door: [opened.fileno() for opened in sockets] for door, sockets in (self.doors or {}).items()}
-        return json.dumps({"number": self.number, "count": self.count, "doors": doors})
+        fields = {"number": self.number, "count": self.count, "doors": doors, "data_dir": str(self.data_dir)}
+        return json.dumps(fields)
 
 
 class Workers:
     """The parent's side: `run` until `stop`."""
 
     def __init__(
-        self, command: Sequence[str], count: int, doors: Mapping[str, tuple[socket.socket, ...]], log: Log
+        self,
+        command: Sequence[str],
+        count: int,
+        doors: Mapping[str, tuple[socket.socket, ...]],
+        log: Log,
+        *,
+        data_dir: Path,
+        lock: int,
     ) -> None:
-        """`command` starts a worker when `--worker ARGUMENT` is put behind it."""
+        """`command` starts a worker when `--worker ARGUMENT` is put behind it. `lock`: see `lock_folder`.
+
+        Workers inherit the lock, so that it is held until the last process of the house has ended, even where the
+        parent was killed: who has it must not find mail being taken.
+        """
         self._command = tuple(command)
         self._count = count
         self._doors = doors
         self._log = log
+        self._data_dir = data_dir
+        self._lock = lock
         self._processes: dict[int, Process] = {}
+        self._ready: set[int] = set()
+        self._reload_later: set[int] = set()
         self._stopping = asyncio.Event()
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -119,12 +137,22 @@ class Workers:
             with suppress(ProcessLookupError):
                 process.send_signal(number)
 
+    def reload(self) -> None:
+        """Let each worker read the configuration again; one that is about to start, once it can."""
+        for number, process in self._processes.items():
+            if number in self._ready:
+                with suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGHUP)
+            else:
+                # The signal would end it, and it may have read the file before it changed.
+                self._reload_later.add(number)
+
     async def _start(self, number: int) -> None:
         """Start one worker and wait until its doors are open. Raises WorkerFailed."""
-        part = Part(number=number, count=self._count, doors=self._doors)
-        descriptors = [opened.fileno() for sockets in self._doors.values() for opened in sockets]
         if self._stopping.is_set():
             return
+        part = Part(number=number, count=self._count, doors=self._doors, data_dir=self._data_dir)
+        descriptors = [opened.fileno() for sockets in self._doors.values() for opened in sockets] + [self._lock]
         process = await asyncio.create_subprocess_exec(
             *self._command, "--worker", part.to_argument(), stdin=PIPE, stdout=PIPE, pass_fds=descriptors
         )
@@ -134,6 +162,11 @@ class Workers:
         assert process.stdout is not None
         if await process.stdout.readline() != READY and not self._stopping.is_set():
             raise WorkerFailed(f"worker {number} ended with status {await process.wait()} before it was ready")
+        self._ready.add(number)
+        if number in self._reload_later:
+            self._reload_later.discard(number)
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGHUP)
 
     async def _keep(self, number: int) -> None:
         """Replace the worker whenever it dies."""
@@ -145,6 +178,9 @@ class Workers:
             try:
                 if number not in self._processes:
                     await self._start(number)
+                if number not in self._processes:
+                    # Asked to end before it was started.
+                    return
                 status = await self._processes[number].wait()
             except WorkerFailed as exc:
                 if self._stopping.is_set():
@@ -153,6 +189,8 @@ class Workers:
             if self._stopping.is_set():
                 return
             self._processes.pop(number, None)
+            self._ready.discard(number)
+            self._reload_later.discard(number)
             failures = failures + 1 if loop.time() - started < SOON_S else 1
             self._log.error("worker died", worker=number, status=status, failures=failures)
             if failures >= FAILURES:
@@ -174,7 +212,7 @@ class Workers:
 
 
 def lock_folder(data_dir: Path) -> int:
-    """The descriptor of a lock that one `serve`, `migrate` or `restore` holds, as long as its process lives.
+    """The descriptor of a lock that one `serve`, `migrate` or `restore` holds, as long as its processes live.
 
     Raises AlreadyServed.
     """
@@ -188,4 +226,13 @@ def lock_folder(data_dir: Path) -> int:
     except OSError as exc:
         os.close(descriptor)
         raise AlreadyServed(f"another process serves {data_dir} already") from exc
+    _give_to_owner(descriptor, data_dir)
     return descriptor
+
+
+def _give_to_owner(descriptor: int, data_dir: Path) -> None:
+    """What root has just made in another's folder belongs to that one, whose commands lock it too."""
+    made, owner = os.fstat(descriptor), data_dir.stat()
+    # (With a second name it would be a file from elsewhere.)
+    if os.geteuid() == 0 == made.st_uid and owner.st_uid != 0 and made.st_nlink == 1 and not made.st_size:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -11,7 +11,7 @@ import pytest
 
 from posthouse import __version__
 from posthouse.workers import lock_folder
-from tests.cli.conftest import CONFIG, Command
+from tests.cli.conftest import CONFIG, Command, spawned
 from tests.cli.test_queue import send
 from tests.running_house import RunningHouse
 from tests.storage.sqlite.old import make_old
@@ -65,7 +65,7 @@ def test_a_lost_machine_is_restored_with_its_configuration(furnished: Command, t
     assert ran.status == 0
     assert "configuration was put back" in ran.err
     assert (tmp_path / "posthouse.toml").read_text() == CONFIG
-    assert (tmp_path / "posthouse.toml").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "posthouse.toml").stat().st_mode & 0o777 == (0o640 if os.geteuid() == 0 else 0o600)
     assert json.loads(ran.out)[0]["held"] == 0
     assert "ada@here.test" in furnished.run("account", "list").out
 
@@ -124,3 +124,23 @@ def test_a_migration_is_undone(command: Command, tmp_path: Path) -> None:
     assert command.run("account", "list").failed_with("older posthouse")
     assert command.run("migrate").status == 0
     assert "alice@house.test" in command.run("account", "list").out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_what_root_restores_is_not_roots(public_folder: Path) -> None:
+    folder = public_folder / "house"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    told = ("--hostname", "mx.here.test", "--domain", "here.test", "--account", "ada@here.test")
+    assert spawned("init", "house", *told, folder=public_folder).status == 0
+    (public_folder / "saved").mkdir()
+    os.chown(public_folder / "saved", 65534, 65534)
+    assert spawned("backup", "../saved/one", folder=folder).status == 0
+    shutil.rmtree(folder)
+    config = CONFIG.replace('data_dir = "."', f'data_dir = "{public_folder / "var" / "house"}"')
+    (public_folder / "posthouse.toml").write_text(config)
+    ran = spawned("restore", "saved/one", folder=public_folder)
+    assert (ran.status, ran.err) == (0, "")
+    restored = public_folder / "var" / "house"
+    assert {path.stat().st_uid for path in (restored, *restored.rglob("*"))} == {65534}
+    assert spawned("account", "list", folder=public_folder).status == 0

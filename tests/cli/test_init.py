@@ -96,6 +96,23 @@ def test_a_parent_that_cannot_be_written_is_one_line(command: Command) -> None:
     assert command.run("init", "file/house", *TOLD).failed_with("file/house", "another folder")
 
 
+def test_a_house_that_was_made_is_there_after_a_power_cut(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: dict[str, set[str]] = {}
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        synced[path] = set(os.listdir(path)) if os.path.isdir(path) else set()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    assert command.run("init", "new/house", *TOLD).status == 0
+    house = command.folder / "new" / "house"
+    assert {"posthouse.toml", "posthouse.db"} <= synced.get(str(house), set())
+    assert "house" in synced.get(str(house.parent), set())
+    assert "new" in synced.get(str(command.folder), set())
+
+
 @root_only
 def test_root_makes_the_house_of_the_folders_owner(public_folder: Path) -> None:
     folder = public_folder / "house"

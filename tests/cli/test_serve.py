@@ -7,6 +7,7 @@ import json
 import os
 import poplib
 import signal
+import smtplib
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import apsw
 import pytest
 
 from posthouse.app import World
+from posthouse.workers import AlreadyServed, lock_folder
 from tests.cli.conftest import CONFIG, Command, spawn
 from tests.running_house import furnish, house_config
 
@@ -175,3 +177,35 @@ def test_a_low_port_without_root_and_anothers_folder_are_one_line(public_folder:
     assert f"run: sudo chown nobody {database}" in as_nobody()
     public_folder.chmod(0o500)
     assert f"run: chmod u+rwx {public_folder}" in as_nobody()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_root_opens_low_ports_and_serves_as_the_owner(public_folder: Path, workers: int) -> None:
+    """No process that takes mail is root's, and no file in the folder comes to be."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        high = probe.getsockname()[1]
+    low = 1023 - high % 300
+    config = CONFIG.replace("127.0.0.1:0", f"127.0.0.1:{low}", 1)
+    (public_folder / "posthouse.toml").write_text(f"workers = {workers}\n{config}")
+    asyncio.run(furnish(house_config(public_folder), World(), ("ada@here.test",)))
+    for path in [public_folder, *public_folder.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    process = spawn("serve", folder=public_folder)
+    try:
+        assert process.stderr is not None
+        assert "house open" in process.stderr.readline()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        serving = children or [str(process.pid)]
+        assert len(serving) == workers
+        assert {Path(f"/proc/{pid}").stat().st_uid for pid in serving} == {65534}
+        with smtplib.SMTP("127.0.0.1", low, timeout=20) as client:
+            client.sendmail("a@far.test", ["ada@here.test"], b"Subject: x\r\n\r\n" + b"x\r\n" * 80_000)
+        assert {path.stat().st_uid for path in (public_folder, *public_folder.rglob("*"))} == {65534}
+        with pytest.raises(AlreadyServed):
+            lock_folder(public_folder)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 0

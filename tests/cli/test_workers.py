@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from posthouse.workers import Part
+from posthouse.workers import AlreadyServed, Part, lock_folder
 from tests.cli.conftest import CONFIG, Command, spawn
 from tests.running_house import PASSWORD
 
@@ -23,6 +23,7 @@ class Served:
     """A house with two workers; `lines` reads its log."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.process = spawn("serve", folder=folder)
         opened = self.wait_for("house open")
         self.ports = {door: int(opened[door].rpartition(":")[2]) for door in ("smtp", "pop3")}
@@ -131,12 +132,43 @@ def test_a_signal_ends_all_of_it_gracefully(served: Served) -> None:
 
 
 @pytest.mark.long
+def test_the_folder_is_locked_until_the_last_worker_has_ended(served: Served) -> None:
+    workers = [os.pidfd_open(pid) for pid in served.workers()]
+    held = served.workers()[1]
+    os.kill(held, signal.SIGSTOP)
+    try:
+        served.process.kill()
+        assert select.select([workers[0]], [], [], 30)[0]
+        with pytest.raises(AlreadyServed):
+            lock_folder(served.folder)
+    finally:
+        os.kill(held, signal.SIGCONT)
+    assert select.select([workers[1]], [], [], 30)[0]
+    os.close(lock_folder(served.folder))
+    for worker in workers:
+        os.close(worker)
+
+
+@pytest.mark.long
 def test_workers_end_when_their_parent_is_killed(served: Served) -> None:
     workers = [os.pidfd_open(pid) for pid in served.workers()]
     served.process.kill()
     for worker in workers:
         assert select.select([worker], [], [], 30)[0]
         os.close(worker)
+
+
+def test_a_worker_that_is_replaced_stays_in_the_folder(served: Served, tmp_path: Path) -> None:
+    """The lock is the folder's of old, and so are the other workers' maildrops."""
+    config = served.folder / "posthouse.toml"
+    config.write_text(config.read_text().replace('data_dir = "."', f'data_dir = "{tmp_path / "new"}"'))
+    first, second = served.workers()
+    os.kill(first, signal.SIGKILL)
+    os.kill(second, signal.SIGKILL)
+    served.wait_for("worker died")
+    served.wait_for("worker died")
+    served.deliver()
+    assert served.stored() == 1
 
 
 def test_what_is_wrong_with_the_store_is_said_once(furnished: Command) -> None:
@@ -151,11 +183,12 @@ def test_what_is_wrong_with_the_store_is_said_once(furnished: Command) -> None:
 
 def test_a_part_has_its_share_of_limits_and_its_doors() -> None:
     with socket.socket() as opened:
-        part = Part(number=1, count=4, doors={"smtp": (opened,)})
+        part = Part(number=1, count=4, doors={"smtp": (opened,)}, data_dir=Path("/mail"))
         again = Part.from_argument(part.to_argument())
         assert again.doors is not None
         (same,) = again.doors["smtp"]
         assert same.fileno() == opened.fileno()
         same.detach()
         assert (again.number, again.count, again.leads) == (1, 4, False)
+        assert again.data_dir == part.data_dir
         assert (again.of(100), again.of(2)) == (25, 1)

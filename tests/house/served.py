@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from posthouse.app import World
@@ -21,14 +22,23 @@ SRC = Path(__file__).parents[2] / "src"
 class ServedHouse:
     """A folder with a house in it; `start` and `kill` as often as wanted. `ports` are of the last start."""
 
-    def __init__(self, folder: Path, people: tuple[str, ...], more: str = "", doors: tuple[str, ...] = DOORS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        people: tuple[str, ...],
+        more: str = "",
+        doors: tuple[str, ...] = DOORS,
+        *,
+        workers: int = 1,
+    ) -> None:
         self.folder = folder
         self._doors = doors
         self.ports: dict[str, int] = {}
         self._process: subprocess.Popen[str] | None = None
         listen = "\n".join(f'{door} = ["127.0.0.1:0"]' for door in doors)
         (folder / "posthouse.toml").write_text(
-            f'hostname = "mx.here.test"\ndata_dir = "."\n[listen]\n{listen}\n[auth]\nallow_cleartext = true\n{more}\n'
+            f'hostname = "mx.here.test"\ndata_dir = "."\nworkers = {workers}\n'
+            f"[listen]\n{listen}\n[auth]\nallow_cleartext = true\n{more}\n"
         )
         asyncio.run(furnish(load(folder / "posthouse.toml"), World(), people))
 
@@ -60,21 +70,44 @@ class ServedHouse:
         self._log = threading.Thread(target=self._process.stderr.read, daemon=True)
         self._log.start()
 
+    def workers(self) -> list[int]:
+        """Process ids of the worker processes; none where the house is one process."""
+        assert self._process is not None
+        pid = self._process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def kill(self) -> None:
-        """SIGKILL: nothing can be finished."""
-        self._end(signal.SIGKILL)
+        """SIGKILL for all of it: nothing can be finished."""
+        workers = [os.pidfd_open(worker) for worker in self.workers()]
+        self._signal(signal.SIGKILL)
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(worker, signal.SIGKILL)
+            os.close(worker)
+        self._wait()
+
+    def kill_parent(self) -> None:
+        """SIGKILL for the process that was started; returns when its workers have ended by themselves."""
+        self._signal(signal.SIGKILL)
+        self._wait()
 
     def stop(self) -> None:
         """SIGTERM: a graceful end, with status 0."""
-        assert self._end(signal.SIGTERM) == 0
+        self._signal(signal.SIGTERM)
+        assert self._wait() == 0
 
-    def _end(self, number: int) -> int:
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def _wait(self) -> int:
+        """Wait until all of its processes have ended: they share the log."""
         process, self._process = self._process, None
         assert process is not None
         assert process.stderr is not None
-        process.send_signal(number)
         status = process.wait(30)
         self._log.join(30)
+        assert not self._log.is_alive(), "a process of the house did not end"
         process.stderr.close()
         return status
 

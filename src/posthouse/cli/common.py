@@ -91,6 +91,16 @@ def become_owner(folder: Path) -> None:
         raise Problem(f"{package} cannot be read by {user_name()}, who owns {folder}; install posthouse elsewhere")
 
 
+def sync_folders(*folders: Path) -> None:
+    """The names in these folders are there after a power cut. Raises OSError."""
+    for folder in folders:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def require_writable(folder: Path) -> None:
     """Say whose command it is where the folder belongs to somebody else. A missing folder is not judged here."""
     if not folder.exists():

@@ -26,6 +26,7 @@ from posthouse.cli.common import (
     domain_argument,
     load_config,
     require_writable,
+    sync_folders,
 )
 from posthouse.mail.address import Address
 from posthouse.storage.errors import StorageError
@@ -117,6 +118,7 @@ def _make(folder: Path, hostname: str, domain: str, address: Address, password: 
         for item in sorted(made.iterdir()):
             moved.append(item.rename(folder / item.name))
         made.rmdir()
+        sync_folders(folder, *(path.parent for path in missing))
     except BaseException as exc:
         for item in (*moved, *((made,) if made else ())):
             shutil.rmtree(item, ignore_errors=True) if item.is_dir() else item.unlink(missing_ok=True)
@@ -198,7 +200,13 @@ def serve(
     loaded = load_config(config)
     _take_descriptors()
     part = Part.from_argument(worker) if worker is not None else Part()
-    if worker is not None or not _needs_root(loaded):
+    if part.data_dir is not None:
+        # A worker that is replaced joins the others, whatever the configuration says by now.
+        loaded = loaded.model_copy(update={"data_dir": part.data_dir})
+    if worker is None and loaded.workers == 1 and _needs_root(loaded) and os.geteuid() == 0:
+        part = _bound(loaded)
+        become_owner(loaded.data_dir)
+    elif worker is not None or not _needs_root(loaded):
         become_owner(loaded.data_dir)
     require_writable(loaded.data_dir)
     until_eof = until_eof or worker is not None
@@ -206,6 +214,17 @@ def serve(
     running = _serve(loaded, part, config, until_eof=until_eof) if alone else _lead(loaded, config, until_eof=until_eof)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(running)
+
+
+def _bound(config: Config) -> Part:
+    """A house of one process that is started as root: lock and doors first, since their owner could not bind them."""
+    from posthouse.doors import bind_doors
+    from posthouse.workers import Part, lock_folder
+
+    with _told():
+        # Held as long as the process lives.
+        lock_folder(config.data_dir)
+        return Part(doors=bind_doors(config))
 
 
 def _take_descriptors() -> None:
@@ -243,9 +262,19 @@ async def _serve(config: Config, part: Part, path: Path | None, *, until_eof: bo
     _on_signals(house.stop, until_eof=until_eof)
     # Named now: another one may stand in the usual places when it is read again.
     file = find(path).absolute()
+
+    def reload() -> None:
+        house.reload(lambda: load(file))
+
+    loop = asyncio.get_running_loop()
+    # A start may take long, and the signal's own effect is the end.
+    came_early = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, came_early.set)
     with _told():
         await house.start()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: house.reload(lambda: load(file)))
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    if came_early.is_set():
+        reload()
     await house.serve(ready)
     if part.count == 1:
         log.info("house closed")
@@ -266,7 +295,7 @@ async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
         lock = lock_folder(config.data_dir)
         doors = bind_doors(config)
     command = (sys.executable, "-m", "posthouse.cli", "serve", "--config", str(find(path)))
-    workers = Workers(command, config.workers, doors, log)
+    workers = Workers(command, config.workers, doors, log, data_dir=config.data_dir, lock=lock)
     _on_signals(workers.stop, until_eof=until_eof)
 
     def reload() -> None:
@@ -276,7 +305,7 @@ async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
         except ConfigError as exc:
             log.error("configuration not reloaded; the one before stays in use", reason=str(exc))
         else:
-            workers.send(signal.SIGHUP)
+            workers.reload()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     shown = _shown(

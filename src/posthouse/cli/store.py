@@ -20,6 +20,7 @@ from posthouse.cli.common import (
     load_config,
     print_json,
     require_writable,
+    sync_folders,
     with_storage,
 )
 from posthouse.cli.house import CONFIG_NAME
@@ -119,6 +120,9 @@ def restore(
         Path, typer.Argument(metavar="DIR", show_default=False, help="A backup, or the snapshot of a migration.")
     ],
     config: ConfigOption = None,
+    leave_out_damaged: Annotated[
+        bool, typer.Option("--leave-out-damaged", help="Restore a damaged backup, all but the messages it lost.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Return to a backup, or to a migration's snapshot.
@@ -133,13 +137,14 @@ def restore(
     if not source.exists():
         raise Problem(f"{source} does not exist; name a folder that posthouse backup made")
     loaded = _config_for(source, config)
-    become_owner(loaded.data_dir)
     is_new = not loaded.data_dir.exists()
     try:
-        loaded.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if is_new:
+            _make_data_dir(loaded.data_dir, source)
+        become_owner(loaded.data_dir)
         require_writable(loaded.data_dir)
         with not_served(loaded.data_dir, "restore"), progress_shown() as tell:
-            restored = restore_storage(loaded, World(), source, tell)
+            restored = restore_storage(loaded, World(), source, tell, leave_out_damaged=leave_out_damaged)
     except (StorageError, OSError) as exc:
         if is_new:
             with contextlib.suppress(OSError):
@@ -150,6 +155,23 @@ def restore(
         print_json([{"data_dir": str(loaded.data_dir), **_fields(restored)}])
         return
     _tell_restored(restored, source, loaded.data_dir)
+
+
+def _make_data_dir(data_dir: Path, source: Path) -> None:
+    """A new folder, there after a power cut too. What root makes belongs to the backup's owner, as the house did."""
+    missing = [path for path in (data_dir, *data_dir.parents) if not path.exists()]
+    data_dir.mkdir(mode=0o700, parents=True)
+    if os.geteuid() == 0:
+        owner = source.stat()
+        os.chown(data_dir, owner.st_uid, owner.st_gid)
+    sync_folders(*(path.parent for path in missing))
+
+
+def _let_read(path: Path, source: Path) -> None:
+    """What root put back can be read by the house; written only by the owner of the folder it lies in."""
+    if os.geteuid() == 0:
+        os.chown(path, path.absolute().parent.stat().st_uid, source.stat().st_gid)
+        path.chmod(0o640)
 
 
 def _config_for(source: Path, named: Path | None) -> Config:
@@ -165,6 +187,7 @@ def _config_for(source: Path, named: Path | None) -> Config:
         try:
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(kept.read_bytes())
+            _let_read(path, source)
         except OSError as exc:
             raise Problem(f"{path} cannot be written: {exc.strerror}; name another place with --config") from exc
         print(f"The configuration was put back as {path}: look whether its paths are right.", file=sys.stderr)
@@ -183,7 +206,8 @@ def _tell_restored(restored: Restored, source: Path, data_dir: Path) -> None:
     print(f"Mail that was accepted after that is not in it. (From {source})")
     if restored.dropped:
         entries = count(restored.dropped, "entry or recipient", "entries or recipients")
-        print(f"{entries} left out, whose content had been deleted or delivered since.")
+        why = "is missing or damaged in the backup" if source.is_dir() else "had been deleted or delivered since"
+        print(f"{entries} left out, whose content {why}.")
     if restored.set_aside is not None:
         print(f"What was there until now is in {restored.set_aside}; remove that folder when nobody misses anything.")
     if restored.held:

@@ -105,5 +105,5 @@ class Restored:
     made_at: float
     held: int
     dropped: int = 0
-    """Recipients and entries of a snapshot whose content had been deleted since."""
+    """Recipients and entries left out: of a snapshot, whose content was deleted since; of a backup, damaged ones."""
     set_aside: Path | None = None

@@ -239,6 +239,19 @@ async def test_on_another_file_system_only_new_content_is_copied(house: House, t
     restore_backup(backups / "second", data, now=1.9e9, disk=RealFileSystem(), tell=tell_nobody)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a folder to another user")
+async def test_nothing_is_linked_from_another_users_backup(house: House, tmp_path: Path) -> None:
+    backups = tmp_path / "backups"
+    backups.mkdir()
+    disk = ElsewhereLinks(backups)
+    house.storage.content.file_system = disk  # type: ignore[misc]
+    await house.storage.backup(backups / "first", ORDER)
+    os.chown(backups / "first", 65534, 65534)
+    disk.copied.clear()
+    await house.storage.backup(backups / "second", ORDER)
+    assert len(disk.copied) == 2
+
+
 async def test_the_sweep_waits_for_a_backup(house: House, tmp_path: Path) -> None:
     """A message that is deleted while its content is being linked is in the backup."""
     (account,) = await house.storage.administration.accounts()
@@ -361,6 +374,24 @@ async def test_a_backup_that_is_not_whole_is_refused_and_nothing_is_left(
     assert list((tmp_path / "again").iterdir()) == []
 
 
+@pytest.mark.parametrize("harm", [lost_content, changed_content])
+async def test_one_damaged_file_does_not_cost_the_whole_backup(
+    house: House, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    manifest = await house.storage.backup(backup_of(tmp_path), ORDER)
+    harm(backup_of(tmp_path))
+    data = tmp_path / "again"
+    data.mkdir()
+    restored = restore_backup(
+        backup_of(tmp_path), data, now=1.9e9, disk=RealFileSystem(), tell=tell_nobody, leave_out_damaged=True
+    )
+    assert restored.dropped > 0
+    assert restored.counts.content_files == manifest.counts.content_files - 1
+    again = await open_house(data, 7)
+    assert await no_flaws(again) == []
+    await again.storage.close()
+
+
 async def test_a_store_whose_content_is_lost_is_not_called_backed_up(house: House, tmp_path: Path) -> None:
     next((tmp_path / "data" / "content").rglob("*-*")).unlink()
     with pytest.raises(StorageDamaged, match=r"missing.*check --store"):
@@ -399,6 +430,33 @@ async def test_a_snapshot_is_returned_to_and_nothing_is_destroyed(tmp_path: Path
     await house.storage.sweep(house.clock.now() + 2 * DAY_S)
     assert content.stat().st_size == len(LARGE)
     assert await no_flaws(house) == []
+    await house.storage.close()
+
+
+@pytest.mark.parametrize("damage", [b"mail" * 5_000, b"SQLite format 3\0" + b"\0" * 9_000, b""])
+async def test_a_damaged_database_is_set_aside_too(tmp_path: Path, damage: bytes) -> None:
+    data = tmp_path / "data"
+    make_old(data)
+    snapshot = await migrated(data)
+    (data / DATABASE).write_bytes(damage)
+    restored = restore_snapshot(snapshot, data, now=1_900_000_000.0, disk=RealFileSystem(), tell=tell_nobody)
+    assert restored.set_aside is not None
+    assert (restored.set_aside / DATABASE).read_bytes().startswith(damage[:32])
+    await migrated(data)
+
+
+async def test_a_database_in_use_is_not_taken_away(tmp_path: Path) -> None:
+    """A command or a worker that still writes would write into what was set aside."""
+    data = tmp_path / "data"
+    make_old(data)
+    snapshot = await migrated(data)
+    house = await open_house(data, 4)
+    before = sorted(path.name for path in data.iterdir())
+    with pytest.raises(StorageBusy, match="another process uses it"):
+        restore_snapshot(snapshot, data, now=1_900_000_000.0, disk=RealFileSystem(), tell=tell_nobody)
+    with pytest.raises(StorageBusy, match="in use"):
+        restore_snapshot(data / DATABASE, data, now=1_900_000_000.0, disk=RealFileSystem(), tell=tell_nobody)
+    assert sorted(path.name for path in data.iterdir()) == before
     await house.storage.close()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
 import pytest
 
-from posthouse.storage.errors import StorageDamaged
+from posthouse.storage.errors import StorageBusy, StorageDamaged
 from posthouse.storage.filesystem import RealFileSystem
 from posthouse.storage.sqlite import connection as settings_of
 from posthouse.storage.sqlite.schema import open_database
@@ -153,3 +155,67 @@ async def test_a_missing_or_short_content_file_is_damage(tmp_path: Path) -> None
     with pytest.raises(StorageDamaged, match="missing"):
         await whole(storage.content.open(content_id))
     await storage.close()
+
+
+def held(folder: Path) -> tuple[list[str], list[str]]:
+    """What this process has open of a folder: descriptors, and threads of any."""
+    descriptors = []
+    for name in os.listdir("/proc/self/fd"):
+        # (One of them was the listing's own.)
+        with suppress(FileNotFoundError):
+            descriptors.append(os.readlink(f"/proc/self/fd/{name}"))
+    threads = sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("sqlite"))
+    return sorted(path for path in descriptors if path.startswith(str(folder))), threads
+
+
+async def test_a_file_that_is_no_database_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "posthouse.db").write_bytes(b"mail " * 1000)
+    with pytest.raises(StorageDamaged) as caught:
+        await open_it(tmp_path)
+    # Whoever keeps the error keeps what its frames hold.
+    assert caught.value is not None
+    assert held(tmp_path) == ([], [])
+
+
+@pytest.mark.parametrize("missing", ["writer.lock", "incarnations"])
+async def test_what_cannot_be_opened_leaves_nothing_open(tmp_path: Path, missing: str) -> None:
+    await founded(tmp_path)
+    path = tmp_path / missing
+    path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+    path.symlink_to("nowhere/at/all")
+    with pytest.raises(StorageBusy, match=missing):
+        await SqliteStorage.open(tmp_path, clock=SetClock(), random=SeededRandom(2))
+    assert held(tmp_path) == ([], [])
+    assert missing == "incarnations" or list((tmp_path / "incarnations").iterdir()) == []
+
+
+@pytest.mark.parametrize("problem", [apsw.FullError("full"), apsw.BusyError("busy")])
+async def test_a_full_disk_does_not_keep_a_storage_open(tmp_path: Path, problem: apsw.Error) -> None:
+    await founded(tmp_path)
+    storage = await SqliteStorage.open(tmp_path, clock=SetClock(), random=SeededRandom(2))
+    draft = await storage.content.draft()
+    await draft.write(b"x" * 200_000)
+
+    def refuse(_connection: apsw.Connection) -> None:
+        raise problem
+
+    storage._incarnation.end = refuse  # type: ignore[method-assign]
+    await storage.close()
+    assert held(tmp_path) == ([], [])
+    assert [file for file in (tmp_path / "content").rglob("*") if file.is_file()] == []
+    again = await open_it(tmp_path, seed=3)
+    assert await again._readers.query(again._incarnation.others) == []
+    await again.close()
+
+
+async def test_a_draft_that_cannot_be_removed_keeps_nothing_open(tmp_path: Path) -> None:
+    await founded(tmp_path)
+    storage = await SqliteStorage.open(tmp_path, clock=SetClock(), random=SeededRandom(2))
+
+    def refuse() -> None:
+        raise OSError(5, "Input/output error")
+
+    storage.content.remove_drafts = refuse  # type: ignore[method-assign]
+    with pytest.raises(StorageBusy, match="Input/output"):
+        await storage.close()
+    assert held(tmp_path) == ([], [])

@@ -170,7 +170,11 @@ class Backup:
     def _previous(self) -> Path | None:
         if not self._looked_for_previous:
             self._looked_for_previous = True
-            manifests = sorted(self.target.parent.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+            # (The folder may be shared: what another user calls a backup could hold any octets under these names.)
+            ours = [
+                path for path in self.target.parent.glob(f"*/{MANIFEST}") if path.parent.lstat().st_uid == os.geteuid()
+            ]
+            manifests = sorted(ours, key=lambda path: path.stat().st_mtime)
             self._newest = manifests[-1].parent if manifests else None
         return self._newest
 

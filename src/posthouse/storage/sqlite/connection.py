@@ -30,15 +30,19 @@ def open_writable(path: Path, *, vfs: str | None, create: bool = False) -> apsw.
     """A connection that may write. A new database gets its page size and vacuum mode before the first table."""
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     connection = _connect(path, flags, vfs)
-    if create:
-        # (On a database that is there, the second of them is a commit.)
-        connection.execute(f"PRAGMA page_size={PAGE_OCTETS}")
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-    mode = connection.pragma("journal_mode", "wal")
-    if mode != "wal":
-        raise StorageDamaged(f"{path}: the disk does not allow write-ahead logging; put data_dir on a local disk")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute(f"PRAGMA cache_size=-{_WRITER_CACHE_KIB}")
+    try:
+        if create:
+            # (On a database that is there, the second of them is a commit.)
+            connection.execute(f"PRAGMA page_size={PAGE_OCTETS}")
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        mode = connection.pragma("journal_mode", "wal")
+        if mode != "wal":
+            raise StorageDamaged(f"{path}: the disk does not allow write-ahead logging; put data_dir on a local disk")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA cache_size=-{_WRITER_CACHE_KIB}")
+    except BaseException:
+        connection.close(True)
+        raise
     return connection
 
 

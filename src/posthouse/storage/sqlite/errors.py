@@ -27,7 +27,8 @@ def translated(exc: Exception) -> Exception:
         case OSError(errno=number) if number in _FULL:
             return StorageFull("the disk of the content files is full")
         case OSError():
-            return StorageBusy(f"a content file could not be used now ({exc.strerror})")
+            which = "a content file" if exc.filename is None else exc.filename
+            return StorageBusy(f"{which} could not be used now ({exc.strerror})")
         case _:
             return exc
 

@@ -31,7 +31,11 @@ class Incarnation:
         self._path = folder / name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.release(remove=True)
+            raise
 
     def begin(self, connection: apsw.Connection, now: float) -> None:
         connection.execute("INSERT INTO incarnations(incarnation, started_at) VALUES (?, ?)", (self.name, now))

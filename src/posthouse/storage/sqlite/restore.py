@@ -35,8 +35,13 @@ SELECT content, file, size_octets, sha256 FROM contents WHERE file IS NOT NULL A
 ORDER BY content LIMIT ?"""
 
 
-def restore_backup(backup: Path, data_dir: Path, *, now: float, disk: FileSystem, tell: Tell) -> Restored:
-    """Put a backup where there is no store. The caller keeps `serve` away. Raises StorageError, nothing changed."""
+def restore_backup(
+    backup: Path, data_dir: Path, *, now: float, disk: FileSystem, tell: Tell, leave_out_damaged: bool = False
+) -> Restored:
+    """Put a backup where there is no store. The caller keeps `serve` away. Raises StorageError, nothing changed.
+
+    `leave_out_damaged`: where content files are missing or damaged, restore all but the messages in them.
+    """
     manifest = read_manifest(backup)
     if manifest.schema > (newest := migrations()[-1][0]):
         raise StorageDamaged(
@@ -46,12 +51,14 @@ def restore_backup(backup: Path, data_dir: Path, *, now: float, disk: FileSystem
     require_no_store(data_dir)
     with told_about("the backup could not be restored", data_dir), _work_folder(data_dir, disk) as work:
         _copy_database(backup, work, manifest, disk)
-        _copy_content(backup, work, manifest, disk, tell)
+        damaged = _copy_content(backup, work, manifest, disk, tell, leave_out=leave_out_damaged)
         with _changed(work / DATABASE, disk) as connection:
+            dropped = sum(_drop(connection, content) for content in damaged)
             held = _make_safe(connection, now)
+            counts = counts_of(connection)
         _put_house_files(backup, work, data_dir, disk)
         _put_in_place(work, data_dir, disk)
-    return Restored(counts=manifest.counts, made_at=manifest.made_at, held=held)
+    return Restored(counts=counts, made_at=manifest.made_at, held=held, dropped=dropped)
 
 
 def restore_snapshot(snapshot: Path, data_dir: Path, *, now: float, disk: FileSystem, tell: Tell) -> Restored:
@@ -86,6 +93,10 @@ def require_no_store(data_dir: Path) -> None:
 
 
 def _require_readable(snapshot: Path) -> None:
+    if _log_of(snapshot).exists():
+        raise StorageBusy(
+            f"{snapshot}: this database is in use, or was not closed: a copy of it would not be all of it"
+        )
     try:
         connection = apsw.Connection(str(snapshot), flags=apsw.SQLITE_OPEN_READONLY)
         try:
@@ -123,8 +134,14 @@ def _copy_database(backup: Path, work: Path, manifest: Manifest, disk: FileSyste
         raise StorageDamaged(f"{backup / DATABASE}: it is not what the manifest says; take another backup")
 
 
-def _copy_content(backup: Path, work: Path, manifest: Manifest, disk: FileSystem, tell: Tell) -> None:
-    """Every content file, compared with its SHA-256 on the way."""
+def _copy_content(
+    backup: Path, work: Path, manifest: Manifest, disk: FileSystem, tell: Tell, *, leave_out: bool
+) -> list[int]:
+    """Every content file, compared with its SHA-256 on the way; those to be left out, by number.
+
+    Raises StorageDamaged for the first one that is missing or damaged, unless they are left out.
+    """
+    damaged: list[int] = []
     total, done, last = manifest.counts.content_files, 0, 0
     content = work / "content"
     disk.make_folder(content)
@@ -132,24 +149,36 @@ def _copy_content(backup: Path, work: Path, manifest: Manifest, disk: FileSystem
     connection = apsw.Connection(str(work / DATABASE), flags=apsw.SQLITE_OPEN_READONLY)
     try:
         while page := rows(connection, _FILES, (last, _PAGE)):
-            last = page[-1][0]
-            for _, file, size_octets, sha256 in page:
+            for last, file, size_octets, sha256 in page:
                 place = content / file
                 if place.parent not in folders:
                     folders.add(place.parent)
                     disk.make_folder(place.parent)
-                try:
-                    copied = copy_file(disk, backup / "content" / file, place)
-                except FileNotFoundError as exc:
-                    raise StorageDamaged(f"{backup}: content/{file} is missing; take another backup") from exc
-                if copied != (size_octets, sha256):
-                    raise StorageDamaged(f"{backup}: content/{file} is damaged; take another backup")
+                problem = _copy_one(backup / "content" / file, place, (size_octets, sha256), disk)
+                if problem is not None:
+                    if not leave_out:
+                        raise StorageDamaged(
+                            f"{backup}: content/{file} {problem}; take another backup, or restore all but such "
+                            f"messages: posthouse restore {backup} --leave-out-damaged"
+                        )
+                    disk.remove(place)
+                    damaged.append(last)
                 done += 1
                 tell(Progress("content files", done, total))
     finally:
         connection.close()
     for folder in (*sorted(folders), content):
         disk.sync_folder(folder)
+    return damaged
+
+
+def _copy_one(source: Path, place: Path, expected: tuple[int, bytes], disk: FileSystem) -> str | None:
+    """Copy a content file; what is wrong with it."""
+    try:
+        copied = copy_file(disk, source, place)
+    except FileNotFoundError:
+        return "is missing"
+    return None if copied == expected else "is damaged"
 
 
 @contextmanager
@@ -161,7 +190,7 @@ def _changed(path: Path, disk: FileSystem) -> Iterator[apsw.Connection]:
             yield connection
     finally:
         connection.close(True)
-    if path.with_name(f"{path.name}-wal").exists():
+    if _log_of(path).exists():
         raise StorageBusy(f"{path}: what was changed could not be written into it; try again")
     disk.sync_file(path)
 
@@ -241,6 +270,7 @@ def _set_aside(data_dir: Path, now: float, disk: FileSystem) -> Path | None:
     if not (data_dir / DATABASE).exists():
         return None
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    _end_log(data_dir / DATABASE)
     aside = data_dir / f"replaced-{stamp}"
     disk.make_folder(aside / "content")
     for part in disk.names(data_dir / "content"):
@@ -251,11 +281,24 @@ def _set_aside(data_dir: Path, now: float, disk: FileSystem) -> Path | None:
             disk.link(data_dir / "content" / part / name, aside / "content" / part / name)
         disk.sync_folder(aside / "content" / part)
     disk.sync_folder(aside / "content")
-    # The log first into the database, so that one file is all of it.
-    open_writable(data_dir / DATABASE, vfs=None).close(True)
     for name in reversed(_STORE_FILES):
         if (data_dir / name).exists():
             disk.rename(data_dir / name, aside / name)
     disk.sync_folder(aside)
     disk.sync_folder(data_dir)
     return aside
+
+
+def _end_log(database: Path) -> None:
+    """Bring the log into the database, so that one file is all of it. Raises StorageBusy where somebody uses it."""
+    try:
+        open_writable(database, vfs=None).close(True)
+    except (apsw.NotADBError, apsw.CorruptError, apsw.IOError):
+        # What is damaged is kept as it is: it may be why somebody returns to the snapshot.
+        return
+    if _log_of(database).exists():
+        raise StorageBusy(f"{database}: another process uses it; end it, and try again")
+
+
+def _log_of(database: Path) -> Path:
+    return database.with_name(f"{database.name}-wal")

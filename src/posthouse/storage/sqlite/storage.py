@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 
 import apsw
@@ -11,6 +12,7 @@ import apsw
 from posthouse.mail.acceptance import Acceptance
 from posthouse.mail.spool import Settlement
 from posthouse.mail.world import Clock, Random
+from posthouse.storage.errors import StorageError
 from posthouse.storage.filesystem import FileSystem, RealFileSystem
 from posthouse.storage.sqlite.accept import Taken, insert_acceptance
 from posthouse.storage.sqlite.administration import SqliteAdministration
@@ -104,28 +106,34 @@ class SqliteStorage:
         disk = file_system or RealFileSystem()
         path = data_dir / DATABASE
         folder = data_dir / "content"
-        with storage_errors():
+        with storage_errors(), ExitStack() as opened:
             if create:
                 disk.make_folder(data_dir)
             connection = open_database(
                 path, vfs=vfs, create=create, file_system=disk, now=clock.now(), on_migrated=on_migrated
             )
+            opened.callback(forget, connection)
             disk.make_folder(folder)
             disk.sync_folder(data_dir)
             incarnation = Incarnation(data_dir / "incarnations", random.octets(_INCARNATION_OCTETS).hex())
+            opened.callback(incarnation.release, remove=True)
             readers = Readers(path, vfs=vfs, threaded=not inline_writer)
+            opened.callback(readers.abandon)
             checkpointer = Checkpointer(connection, path, vfs=vfs, threaded=not inline_writer)
-        storage = cls(
-            connection=connection,
-            checkpointer=checkpointer,
-            writer=_writer(Batches(connection, checkpointer, on_fatal), data_dir, inline=inline_writer),
-            readers=readers,
-            incarnation=incarnation,
-            content=SqliteContent(folder, incarnation.name, disk, readers),
-            clock=clock,
-            random=random,
-            vfs=vfs,
-        )
+            opened.callback(checkpointer.abandon)
+            storage = cls(
+                connection=connection,
+                checkpointer=checkpointer,
+                writer=_writer(Batches(connection, checkpointer, on_fatal), data_dir, inline=inline_writer),
+                readers=readers,
+                incarnation=incarnation,
+                content=SqliteContent(folder, incarnation.name, disk, readers),
+                clock=clock,
+                random=random,
+                vfs=vfs,
+            )
+            # Nothing failed: it is the storage's to close.
+            opened.pop_all()
         await storage._begin()
         return storage
 
@@ -193,15 +201,19 @@ class SqliteStorage:
         if not self._open:
             return
         self._open = False
-        await self._writer.submit(self._incarnation.end)
-        await self._writer.close()
-        # Only now: a commit that was still waiting may have given a draft's file its row.
-        await self._readers.disk(self.content.remove_drafts)
-        self._checkpointer.close()
-        await self._readers.close()
-        self._connection.close(True)
-        self.maildrops.close()
-        self._incarnation.release(remove=True)
+        async with AsyncExitStack() as closing:
+            # The last one named is the first one closed; each is, whatever became of those before.
+            closing.callback(self._incarnation.release, remove=True)
+            closing.callback(self.maildrops.close)
+            closing.callback(self._connection.close, True)
+            closing.push_async_callback(self._readers.close)
+            closing.callback(self._checkpointer.close)
+            # Only after the writer: a commit that was still waiting may have given a draft's file its row.
+            closing.push_async_callback(self._readers.disk, self.content.remove_drafts)
+            closing.push_async_callback(self._writer.close)
+            # Where the disk is full, our row and claims stay, and who opens next frees them.
+            with suppress(StorageError):
+                await self._writer.submit(self._incarnation.end)
 
     def abandon(self) -> None:
         """Leave everything as the death of the process would: for simulation and tests."""

@@ -21,6 +21,8 @@ from tests.house.served import ServedHouse
 from tests.house.wire import Wire, stored
 
 KILLS = 50
+ROUNDS_OF_WORKERS = 12
+"""Each starts six processes and kills up to five."""
 LOAD_S = (0.05, 0.9)
 """From the first connection to the kill."""
 SENDERS = 4
@@ -84,7 +86,7 @@ def test_nothing_is_lost_or_doubled_when_workers_die(tmp_path: Path, seed: int) 
     chance = random.Random(seed)
     print(f"seed {seed}")
     with ServedHouse(tmp_path, PEOPLE, workers=2) as house:
-        for number in range(KILLS):
+        for number in range(ROUNDS_OF_WORKERS):
             house.start()
             with _loaded(house, ledger, chance.randrange(2**32)) as dying:
                 for _ in range(chance.randrange(3)):
@@ -104,8 +106,8 @@ def test_nothing_is_lost_or_doubled_when_workers_die(tmp_path: Path, seed: int) 
             house.kill() if number % 2 else house.stop()
     lost_sight = len(ledger.attempted) - len(set(ledger.acknowledged.values()))
     print(f"{len(ledger.acknowledged)} entries promised, {len(ledger.deleted)} deleted, {lost_sight} never answered")
-    assert len(ledger.acknowledged) > 10 * KILLS, "too little was sent to prove anything"
-    assert len(ledger.deleted) > KILLS
+    assert len(ledger.acknowledged) > 10 * ROUNDS_OF_WORKERS, "too little was sent to prove anything"
+    assert len(ledger.deleted) > ROUNDS_OF_WORKERS
     assert lost_sight > 0, "no kill hit a message on its way"
 
 

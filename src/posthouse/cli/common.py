@@ -83,12 +83,23 @@ def become_owner(folder: Path) -> None:
 
     import posthouse.app  # noqa: F401
 
-    os.setgroups([])
+    os.setgroups(_groups_of(owner.st_uid, owner.st_gid))
     os.setgid(owner.st_gid)
     os.setuid(owner.st_uid)
     package = Path(__file__).parent.parent
     if not os.access(package, os.R_OK | os.X_OK):
         raise Problem(f"{package} cannot be read by {user_name()}, who owns {folder}; install posthouse elsewhere")
+
+
+def _groups_of(user: int, group: int) -> list[int]:
+    """The groups that a login of this user has: a key may be readable by one of them, such as ssl-cert."""
+    import pwd
+
+    try:
+        return os.getgrouplist(pwd.getpwuid(user).pw_name, group)
+    except KeyError:
+        # A number without a name, as in a container.
+        return []
 
 
 def sync_folders(*folders: Path) -> None:

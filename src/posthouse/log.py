@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import TextIO, cast
+from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -31,32 +32,31 @@ def make_log(stream: TextIO | None = None, *, json: bool | None = None, house: s
     as_json = not out.isatty() if json is None else json
     render = _json_line if as_json else _text_line
     log: Log = structlog.wrap_logger(
-        structlog.WriteLogger(cast(TextIO, _Patient(out))),
+        _Lines(out),
         processors=[partial(_finish, render)],
         wrapper_class=structlog.make_filtering_bound_logger(20),
     )
-    return log.bind(house=house) if house else log
+    # Bound even to nothing: until then it is a proxy, which makes the logger anew for each session.
+    return log.bind(house=house) if house else log.bind()
 
 
-class _Patient:
-    """A stream that cannot fail: a full disk or a closed terminal must not end a session after its commit."""
+class _Lines:
+    """Writes lines to a stream, and cannot fail: a full disk or a closed terminal must not end a session."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
+        self._lock = threading.Lock()
 
-    def write(self, text: str) -> int:
-        """Write, or lose the line."""
-        try:
-            return self._out.write(text)
-        except (OSError, ValueError):
-            return 0
+    def msg(self, line: str) -> None:
+        """Write a line and flush, or lose it."""
+        with self._lock:
+            try:
+                self._out.write(line + "\n")
+                self._out.flush()
+            except (OSError, ValueError):
+                pass
 
-    def flush(self) -> None:
-        """Flush, or not."""
-        try:
-            self._out.flush()
-        except (OSError, ValueError):
-            pass
+    debug = info = warning = error = critical = exception = msg
 
 
 def _finish(render: Callable[[EventDict], str], logger: WrappedLogger, method: str, event: EventDict) -> str:
@@ -68,7 +68,16 @@ def _finish(render: Callable[[EventDict], str], logger: WrappedLogger, method: s
         event = dict(structlog.processors.format_exc_info(logger, method, event))
     event["level"] = "error" if method == "exception" else method
     event["timestamp"] = _timestamp(time.time())
-    return render({key: _bounded_value(key, value) for key, value in event.items()})
+    # Most values are short texts and numbers under harmless names: those go without a call.
+    return render(
+        {
+            key: value
+            if not _is_secret(key)
+            and (len(value) <= VALUE_CHARACTERS if type(value) is str else type(value) in _NUMBERS)
+            else _bounded_value(key, value)
+            for key, value in event.items()
+        }
+    )
 
 
 def _timestamp(now: float) -> str:
@@ -100,10 +109,14 @@ def _bounded_value(key: str, value: object) -> object:
 def _json_line(event: EventDict) -> str:
     # What a value may be is known by now, and quoting alone is a third of an encoder's work.
     parts = [
-        f"{_quoted(key)}: {_quoted(value) if isinstance(value, str) else json.dumps(value)}"
+        f"{_quoted(key)}: {_quoted(value) if isinstance(value, str) else _json_number(value)}"
         for key, value in event.items()
     ]
     return "{" + ", ".join(parts) + "}"
+
+
+def _json_number(value: object) -> str:
+    return str(value) if type(value) is int else json.dumps(value)
 
 
 def _text_line(event: EventDict) -> str:

@@ -60,6 +60,7 @@ def generated(*, hostname: str, queue_id: QueueId, now: float) -> bytes:
     return field("Received", f"by {hostname} id {queue_id};\r\n\t{date_time(now)}")
 
 
+@lru_cache(maxsize=4096)
 def delivery(reverse_path: ReversePath, forward_path: Address) -> bytes:
     """Return-Path and Delivered-To of one maildrop entry; they supersede any that came with the message."""
     return field("Return-Path", path_text(reverse_path)) + field("Delivered-To", str(forward_path))

@@ -10,6 +10,7 @@ import ipaddress
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import idna
@@ -17,6 +18,8 @@ import idna
 MAX_LOCAL_PART_OCTETS = 64
 MAX_DOMAIN_OCTETS = 255
 MAX_PATH_OCTETS = 256
+CACHED_ADDRESSES = 4096
+"""How many are remembered: a message asks several times for the same two, and many have the same recipient."""
 
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u0080-\U0010ffff]"
 _DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*\Z")
@@ -56,11 +59,7 @@ class Address:
     @property
     def key(self) -> str:
         """The spelling that is equal for all spellings of one mailbox: NFC, ASCII case folded, least quoting."""
-        plain = unquoted(self.local_part)
-        folded = unicodedata.normalize("NFC", plain).translate(_ASCII_UPPER_TO_LOWER)
-        # Again: W with a ring above has no composed form, w with a ring above has one.
-        folded = unicodedata.normalize("NFC", folded)
-        return f"{quoted(folded)}@{self.domain}"
+        return _key(self.local_part, self.domain)
 
     @property
     def foreign_key(self) -> str:
@@ -82,6 +81,14 @@ def path_text(reverse_path: ReversePath) -> str:
     return f"<{reverse_path}>" if reverse_path is not None else "<>"
 
 
+@lru_cache(CACHED_ADDRESSES)
+def _key(local_part: str, domain: str) -> str:
+    folded = unicodedata.normalize("NFC", unquoted(local_part)).translate(_ASCII_UPPER_TO_LOWER)
+    # Again: W with a ring above has no composed form, w with a ring above has one.
+    folded = unicodedata.normalize("NFC", folded)
+    return f"{quoted(folded)}@{domain}"
+
+
 def unquoted(local_part: str) -> str:
     """The characters that a local part stands for, without quotes and backslashes."""
     if not local_part.startswith('"'):
@@ -96,6 +103,7 @@ def quoted(plain: str) -> str:
     return '"' + re.sub(r'(["\\])', r"\\\1", plain) + '"'
 
 
+@lru_cache(CACHED_ADDRESSES)
 def parse_address(text: str, *, utf8: bool = True) -> Address:
     """Parse `local-part@domain`, all of it. `utf8` says whether internationalised addresses may stand here.
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from json.encoder import encode_basestring as _quoted
+from operator import attrgetter
 from typing import TypeAlias, get_args
 
 from posthouse.mail.ids import QueueId
@@ -147,11 +150,13 @@ JourneyEvent: TypeAlias = Accepted | Placed | Queued | Attempted | Reported | Re
 
 _EMPTY: dict[str, object] = {"str": "", "int": 0, "float": 0.0, "bool": False}
 _KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in get_args(JourneyEvent)}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+_COLUMNS = ("queue_id", "at")
 
 
 def kind_of(event: JourneyEvent) -> str:
     """The stored name of an event's kind."""
-    return type(event).__name__.lower()
+    return _NAMES[type(event)]
 
 
 def parties(event: JourneyEvent) -> tuple[tuple[str, str], ...]:
@@ -169,8 +174,19 @@ def to_json(event: JourneyEvent) -> str:
 
     Fields that from_json would fill with the same value are left out.
     """
-    fields = {name: value for name, filling in _FIELDS[type(event)] if (value := getattr(event, name)) != filling}
-    return _ENCODER.encode(fields)
+    fields, values_of = _FIELDS[type(event)]
+    parts = [
+        f'"{name}":{_quoted(value) if type(value) is str else _json(value)}'
+        for (name, filling), value in zip(fields, values_of(event), strict=True)
+        if value != filling
+    ]
+    return "{" + ",".join(parts) + "}"
+
+
+def _json(value: object) -> str:
+    if type(value) is tuple:
+        return "[" + ",".join(map(_quoted, value)) + "]"
+    return str(value) if type(value) is int else _ENCODER.encode(value)
 
 
 def from_json(kind: str, queue_id: QueueId, at: float, fields: str) -> JourneyEvent:
@@ -178,7 +194,7 @@ def from_json(kind: str, queue_id: QueueId, at: float, fields: str) -> JourneyEv
     cls = _KINDS[kind]
     loaded = json.loads(fields)
     known: dict[str, object] = {"queue_id": queue_id, "at": at}
-    for name, filling in _FIELDS[cls]:
+    for name, filling in _FIELDS[cls][0]:
         value = loaded.get(name, filling)
         known[name] = tuple(value) if isinstance(value, list) else value
     event: JourneyEvent = cls(**known)
@@ -196,10 +212,13 @@ def _filling(field: dataclasses.Field[object]) -> object:
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def _fields(kind: type) -> tuple[tuple[tuple[str, object], ...], Callable[[object], tuple[object, ...]]]:
+    """Each field of a kind that is no column, with its filling, and what reads all their values."""
+    fields = tuple((field.name, _filling(field)) for field in dataclasses.fields(kind) if field.name not in _COLUMNS)
+    return fields, attrgetter(*(name for name, _ in fields))
+
+
 # Worked out once: looking fields up and making an encoder took 18 us for each event.
-_FIELDS = {
-    kind: tuple(
-        (field.name, _filling(field)) for field in dataclasses.fields(kind) if field.name not in ("queue_id", "at")
-    )
-    for kind in _KINDS.values()
-}
+_FIELDS = {kind: _fields(kind) for kind in _KINDS.values()}

@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from posthouse.app import SystemClock, SystemRandom
-from posthouse.storage.errors import StorageBusy
+from posthouse.storage.errors import AccountGone, StorageBusy
 from posthouse.storage.sqlite.connection import DATABASE
 from posthouse.storage.sqlite.storage import SqliteStorage
 from posthouse.storage.sqlite.writer import Batches, Item
@@ -74,6 +74,35 @@ async def test_one_bad_item_among_light_work_spoils_no_other(storage: SqliteStor
         tasks = [group.create_task(submit(bad if number == 5 else lambda _: "good")) for number in range(20)]
     assert [task.result() for task in tasks].count("good") == 19
     assert tasks[5].result() != "good"
+    await storage.close()
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+async def test_refused_work_leaves_nothing_and_takes_nothing_with_it(storage: SqliteStorage, heavy: bool) -> None:
+    """Light work has no savepoint of its own: what it wrote before it was refused must be undone all the same."""
+
+    def bump(connection: apsw.Connection) -> None:
+        connection.execute("UPDATE directory_version SET version = version + 1")
+
+    def bump_and_fail(connection: apsw.Connection) -> None:
+        bump(connection)
+        raise AccountGone("in the middle")
+
+    async def submit(number: int) -> bool:
+        try:
+            await storage._writer.submit(bump_and_fail if number in (3, 11) else bump, heavy=heavy)
+        except AccountGone:
+            return False
+        return True
+
+    def version() -> int:
+        return int(storage._connection.execute("SELECT version FROM directory_version").fetchall()[0][0])
+
+    before = version()
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(submit(number)) for number in range(20)]
+    assert [number for number, task in enumerate(tasks) if not task.result()] == [3, 11]
+    assert version() == before + 18
     await storage.close()
 
 

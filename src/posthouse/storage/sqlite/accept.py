@@ -14,7 +14,9 @@ from posthouse.storage.sqlite.connection import row
 from posthouse.storage.sqlite.journey import begin_journey
 
 _KNOWN = "SELECT 1 FROM messages WHERE queue_id = ?"
-_CONTENT = "INSERT INTO contents(size_octets, sha256, file, octets) VALUES (?, ?, ?, ?)"
+_CONTENT = """
+INSERT INTO contents(size_octets, sha256, file, octets)
+SELECT ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM messages WHERE queue_id = ?)"""
 _MESSAGE = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _NEXT_UID = """
 UPDATE folders SET next_uid = next_uid + 1, change_counter = change_counter + 1,
@@ -46,11 +48,11 @@ def insert_acceptance(
 ) -> None:
     """Insert all of it, unless its queue id is known already. `drafts`: octets or file name of each handle.
 
-    Raises AccountGone; the caller's savepoint undoes the rest.
+    Raises AccountGone; the caller undoes the rest.
     """
     execute = connection.execute
-    if row(connection, _KNOWN, (acceptance.queue_id,)) is None:
-        content = _insert_content(connection, acceptance, drafts)
+    content = _insert_content(connection, acceptance, drafts)
+    if content is not None:
         execute(_MESSAGE, _message_row(acceptance, content))
         placed: set[AccountId] = set()
         for placement in acceptance.placements:
@@ -74,12 +76,17 @@ def mark_unreferenced(connection: apsw.Connection, queue_id: str, now: float) ->
     connection.execute("INSERT OR IGNORE INTO unreferenced VALUES (?, ?)", (now, queue_id))
 
 
-def _insert_content(connection: apsw.Connection, acceptance: Acceptance, drafts: Mapping[str, bytes | str]) -> int:
+def _insert_content(
+    connection: apsw.Connection, acceptance: Acceptance, drafts: Mapping[str, bytes | str]
+) -> int | None:
+    """The number of the content's new row; None when the queue id is known, and nothing was done."""
     content = acceptance.content
+    if content.handle not in drafts and row(connection, _KNOWN, (acceptance.queue_id,)) is not None:
+        return None
     stored = drafts[content.handle]
     file, octets = (stored, None) if isinstance(stored, str) else (None, stored)
-    connection.execute(_CONTENT, (content.size_octets, content.sha256, file, octets))
-    return connection.last_insert_rowid()
+    connection.execute(_CONTENT, (content.size_octets, content.sha256, file, octets, acceptance.queue_id))
+    return connection.last_insert_rowid() if connection.changes() else None
 
 
 def _message_row(acceptance: Acceptance, content: int) -> tuple[str | int | float | bytes | None, ...]:

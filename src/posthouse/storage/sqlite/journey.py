@@ -26,19 +26,21 @@ def append_events(connection: apsw.Connection, events: Sequence[JourneyEvent]) -
     """Append events to their journeys, inside the transaction of what they tell."""
     for event in events:
         connection.execute(_EVENT, (event.queue_id, event.at, kind_of(event), to_json(event)))
-        _index(connection, event)
+    _index(connection, events)
 
 
 def begin_journey(connection: apsw.Connection, events: Sequence[JourneyEvent]) -> None:
     """The first events of a message whose queue id is new: they are all its own, and count from 1."""
-    for number, event in enumerate(events, start=1):
-        connection.execute(_NEW_EVENT, (event.queue_id, number, event.at, kind_of(event), to_json(event)))
-        _index(connection, event)
+    numbered = enumerate(events, start=1)
+    rows = [(event.queue_id, number, event.at, kind_of(event), to_json(event)) for number, event in numbered]
+    connection.executemany(_NEW_EVENT, rows)
+    _index(connection, events)
 
 
-def _index(connection: apsw.Connection, event: JourneyEvent) -> None:
-    for role, path in parties(event):
-        connection.execute(_PARTY, (role, party_key(path), event.queue_id))
+def _index(connection: apsw.Connection, events: Sequence[JourneyEvent]) -> None:
+    named = [(role, party_key(path), event.queue_id) for event in events for role, path in parties(event)]
+    if named:
+        connection.executemany(_PARTY, named)
 
 
 @lru_cache(maxsize=4096)

@@ -21,6 +21,7 @@ from posthouse.mail.address import Address, AddressError, ReversePath, parse_add
 from posthouse.mail.content import SealedContent
 from posthouse.mail.ids import AccountId, QueueId, new_queue_id
 from posthouse.mail.journey import Accepted, JourneyEvent, Placed, Queued
+from posthouse.mail.record import record
 from posthouse.mail.reply import Reply
 from posthouse.mail.world import Clock, Random
 from posthouse.storage.errors import StorageBusy
@@ -54,7 +55,7 @@ class Seams:
     elsewhere: Elsewhere | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Recipient:
     """An accepted RCPT and where it leads."""
 

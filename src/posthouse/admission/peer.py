@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from posthouse.mail.account import Account
+from posthouse.mail.record import record
 
 
 class Role(Enum):
@@ -17,7 +17,7 @@ class Role(Enum):
     """Ports 587 and 465: mail from our own people, after a login (RFC 6409)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Peer:
     """One session's other side. `hello` is what it called itself."""
 

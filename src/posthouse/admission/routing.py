@@ -15,6 +15,8 @@ EXPANSION_TARGETS = 1000
 FOLLOWED_PER_TURN = 32
 """So many addresses of one expansion, less than a millisecond of work, then other sessions have their turn."""
 POSTMASTER = "postmaster"
+_HERE = (Mailbox, Expansion, Unavailable)
+"""What no role stands in for."""
 
 
 class Directory(Protocol):
@@ -116,7 +118,7 @@ async def route(directory: Directory, forward_path: Address, home: Home, *, loca
 async def resolve(directory: Directory, address: Address, home: Home) -> Resolution:
     """One step: the directory's answer, with a postmaster and the other roles in each of our domains."""
     resolution = await directory.resolve(address)
-    if isinstance(resolution, Mailbox | Expansion | Unavailable):
+    if isinstance(resolution, _HERE):
         return resolution
     name = _name(address)
     if name != POSTMASTER and name not in home.roles:
@@ -125,7 +127,7 @@ async def resolve(directory: Directory, address: Address, home: Home) -> Resolut
         return resolution
     if name != POSTMASTER:
         resolution = await directory.resolve(Address(POSTMASTER, address.domain))
-        if isinstance(resolution, Mailbox | Expansion | Unavailable):
+        if isinstance(resolution, _HERE):
             return resolution
     if home.postmaster is None or home.postmaster.key == address.key:
         return Unknown()

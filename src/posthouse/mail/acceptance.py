@@ -9,6 +9,7 @@ from posthouse.mail.address import Address, ReversePath
 from posthouse.mail.content import SealedContent
 from posthouse.mail.ids import AccountId, QueueId, Uidl
 from posthouse.mail.journey import JourneyEvent
+from posthouse.mail.record import record
 
 INBOX = "Inbox"
 
@@ -37,7 +38,7 @@ class Destination:
     domain: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Placement:
     """One entry in a maildrop. `prefix` is the entry's own: Return-Path and Delivered-To, ending in CRLF."""
 
@@ -65,7 +66,7 @@ class Forward:
     identity: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Acceptance:
     """One message with all that follows from taking responsibility for it. `prefix` holds our trace fields."""
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 MAX_HEADER_OCTETS = 256 * 1024
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _MESSAGE_ID = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?([^\r\n]{1,998})", re.IGNORECASE | re.MULTILINE)
-_EIGHT_BIT = re.compile(rb"[\x80-\xff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +75,7 @@ class ContentScanner:
         message_id = _MESSAGE_ID.search(header)
         return ContentFacts(
             longest_line_octets=max(self._longest, self._line_octets),
-            eight_bit_header=_EIGHT_BIT.search(header) is not None,
+            eight_bit_header=not header.isascii(),
             eight_bit_body=self._eight_bit_body,
             dot_lines=self._dot_lines,
             received_fields=len(_RECEIVED.findall(header)),

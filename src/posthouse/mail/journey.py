@@ -15,9 +15,10 @@ from operator import attrgetter
 from typing import TypeAlias, get_args
 
 from posthouse.mail.ids import QueueId
+from posthouse.mail.record import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Accepted:
     """We took responsibility. Paths are spelled without angle brackets; "" is the null path."""
 
@@ -39,7 +40,7 @@ class Accepted:
     """For a report: the message it is about."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Placed:
     """A copy is in a maildrop."""
 

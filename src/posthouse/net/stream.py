@@ -64,7 +64,8 @@ class Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._chunks.append(data)
         self._buffered += len(data)
-        self._pause_if_full()
+        if self._buffered > HIGH_WATER_OCTETS:
+            self._pause_reading()
         self._wake_reader()
 
     def eof_received(self) -> bool:
@@ -121,6 +122,11 @@ class Stream(asyncio.Protocol):
         return bool(self._chunks) or self._ended
 
     @property
+    def is_full(self) -> bool:
+        """Whether `drain` would have to wait."""
+        return self._write_paused and not self.has_closed
+
+    @property
     def waiting_octets(self) -> int:
         """How much of what was written the system has not taken yet."""
         return self._unsent_octets + (self._transport.get_write_buffer_size() if self._transport is not None else 0)
@@ -167,12 +173,13 @@ class Stream(asyncio.Protocol):
     def flush(self) -> None:
         """Send now what was written."""
         unsent, self._unsent, self._unsent_octets = self._unsent, [], 0
-        if unsent and self._transport is not None and not self.is_lost:
-            self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
+        transport = self._transport
+        if unsent and transport is not None and not self.has_closed and not transport.is_closing():
+            transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
 
     async def drain(self, timeout_s: float | None = None) -> None:
         """Wait until the peer has taken enough of what was written. Raises TimeoutError."""
-        if self._write_paused and not self.has_closed:
+        if self.is_full:
             self._writable = self._loop.create_future()
             try:
                 await self._deadline.wait(self._writable, timeout_s)
@@ -205,7 +212,8 @@ class Stream(asyncio.Protocol):
             return False
         self._transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER_OCTETS, low=LOW_WATER_OCTETS)
-        self._pause_if_full()
+        if self._buffered > HIGH_WATER_OCTETS:
+            self._pause_reading()
         return True
 
     async def close(self, grace_s: float = 5.0) -> None:
@@ -233,9 +241,9 @@ class Stream(asyncio.Protocol):
         if self._transport is not None and not self.has_closed:
             self._transport.abort()
 
-    def _pause_if_full(self) -> None:
+    def _pause_reading(self) -> None:
         # During a handshake `_transport` is still the one beneath, which must go on reading.
-        if self._buffered <= HIGH_WATER_OCTETS or self._reading_paused or self._upgrading or self.is_lost:
+        if self._reading_paused or self._upgrading or self.is_lost:
             return
         assert self._transport is not None
         self._transport.pause_reading()

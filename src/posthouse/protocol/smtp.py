@@ -18,6 +18,7 @@ from posthouse.mail.address import (
     parse_address,
     parse_domain,
 )
+from posthouse.mail.record import record
 from posthouse.mail.reply import Reply, reply
 from posthouse.protocol.events import Command
 from posthouse.protocol.sasl import MAX_LINE_OCTETS
@@ -84,7 +85,7 @@ class StartTls(Command):
     """Reply 220, write `outgoing()`, shake hands, then call `tls_started`; or reply 454."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Mail(Command):
     """MAIL: begins a transaction if the reply is positive."""
 
@@ -96,7 +97,7 @@ class Mail(Command):
     envelope_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Recipient(Command):
     """RCPT. The domain is "" only for `<Postmaster>`."""
 

@@ -7,6 +7,7 @@ The driver's loop: `next_event()`; answer a Command with exactly one `reply()`, 
 from __future__ import annotations
 
 from collections import deque
+from functools import lru_cache
 from typing import TypeAlias
 
 from posthouse.mail.reply import Reply, reply
@@ -63,6 +64,10 @@ __all__ = [
 ]
 
 Event: TypeAlias = Command | Notice | Signal
+
+# Looked up once: to Python 3.11 a member of an enumeration is as dear as a call, and `next_event` asks for many.
+_CLOSED, _CONTENT, _CHUNK = State.CLOSED, State.CONTENT, State.CHUNK
+_UNGREETED, _HANDSHAKE, _AUTHENTICATING = State.UNGREETED, State.HANDSHAKE, State.AUTHENTICATING
 
 DISCARDED_CONTENT_OCTETS = 64 * 1024 * 1024
 """Content that is too large is read to its end and refused there; so much beyond the limit, and the session ends."""
@@ -125,18 +130,17 @@ class SmtpServer:
 
     def receive(self, octets: bytes) -> None:
         """Take octets from the peer; b"" says that no more will come."""
-        if self._state is State.HANDSHAKE and octets:
+        if self._state is _HANDSHAKE and octets:
             raise LocalProtocolError("octets of the handshake are not ours")
         if not octets:
             self._end_of_input = True
-        elif self._state is not State.CLOSED:
+        elif self._state is not _CLOSED:
             self._input.feed(octets)
 
     def outgoing(self) -> bytes:
         """What is to be written to the peer now; given out once."""
-        octets = b"".join(self._output)
-        self._output.clear()
-        return octets
+        output, self._output = self._output, []
+        return output[0] if len(output) == 1 else b"".join(output)
 
     @property
     def lines(self) -> int:
@@ -155,13 +159,14 @@ class SmtpServer:
         while True:
             if self._notices:
                 return self._notices.popleft()
-            if self._state is State.CLOSED:
+            state = self._state
+            if state is _CLOSED:
                 return CLOSED
-            if self._state is State.CONTENT:
+            if state is _CONTENT:
                 event = self._read_content()
-            elif self._state is State.CHUNK:
+            elif state is _CHUNK:
                 event = self._read_chunk()
-            elif self._state is State.UNGREETED or self._state is State.HANDSHAKE:
+            elif state is _UNGREETED or state is _HANDSHAKE or not self._input:
                 event = self._need_data()
             else:
                 event = self._read_line()
@@ -252,7 +257,7 @@ class SmtpServer:
             return self._reject_and_end("", order.LINE_TOO_LONG)
         if line is None:
             return self._need_data()
-        if self._state is State.AUTHENTICATING:
+        if self._state is _AUTHENTICATING:
             return self._continue_exchange(line)
         if isinstance(line, BadLine):
             return self._reject("", self._line_fault(line))
@@ -261,7 +266,7 @@ class SmtpServer:
     def _take_command(self, line: bytes) -> Event | None:
         name, argument = split_line(line)
         verb = VERBS.get(name)
-        if name in HTTP_METHODS:
+        if verb is None and name in HTTP_METHODS:
             return self._reject_and_end(_printable(name), order.NOT_HTTP)
         if verb is not None and verb.command is Chunk:
             return self._take_chunk(verb, len(line) + 2, argument)
@@ -300,7 +305,7 @@ class SmtpServer:
                 self._drop_transaction()
                 self._output.append(order.OK)
             case Quit():
-                self._output.append(encode_reply(reply(221, "2.0.0", f"{self._options.hostname} closing connection")))
+                self._output.append(_goodbye(self._options.hostname))
                 self._end(QuitReceived())
             case Unimplemented():
                 return self._reject(name, NOT_IMPLEMENTED)
@@ -484,6 +489,11 @@ class SmtpServer:
         self._chunk = None
         self._state = State.CLOSED
         self._input.clear()
+
+
+@lru_cache(maxsize=16)
+def _goodbye(hostname: str) -> bytes:
+    return encode_reply(reply(221, "2.0.0", f"{hostname} closing connection"))
 
 
 def _printable(name: bytes) -> str:

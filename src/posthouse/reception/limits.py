@@ -81,7 +81,9 @@ class Pace:
         if lines != self._lines:
             self._lines, self._since = lines, now
         limits = self._limits
-        limit_s = limits.command_timeout_s if greeted else min(limits.greeting_timeout_s, limits.command_timeout_s)
+        limit_s = limits.command_timeout_s
+        if not greeted:
+            limit_s = min(limit_s, limits.greeting_timeout_s)
         return self._left(now, self._since + limit_s)
 
     def begin_content(self) -> None:

@@ -18,7 +18,7 @@ from posthouse.identity.authenticator import Authenticator, TooManyLogins
 from posthouse.log import Log
 from posthouse.mail.account import Account
 from posthouse.mail.address import Address, ReversePath
-from posthouse.mail.reply import Reply, reply
+from posthouse.mail.reply import EnhancedCode, Reply, reply
 from posthouse.mail.report_request import RETURN_LIMIT_OCTETS
 from posthouse.mail.world import Clock
 from posthouse.net.listener import HANDSHAKE_TIMEOUT_S
@@ -53,6 +53,8 @@ from posthouse.reception.refusals import Refusals
 from posthouse.storage.errors import StorageError
 from posthouse.storage.interfaces import Storage
 
+_STORED = EnhancedCode(2, 0, 0)
+_GREETS_YOU = reply(250, None, "greets you")
 _GO_ON = reply(354, None, "End with <CRLF>.<CRLF>")
 _BEGIN_TLS = reply(220, "2.0.0", "Begin TLS")
 _LOGIN_OK = reply(235, "2.7.0", "Welcome")
@@ -130,7 +132,8 @@ class SmtpSession:
             self._log.exception("session failed")
             self.smtp.close(_INTERNAL)
         finally:
-            await self._drop_transaction()
+            if self._intake is not None:
+                await self._drop_transaction()
             self.stream.write(self.smtp.outgoing())
             await self.stream.close()
         self._log.info("session ended", how=outcome, accepted=self._accepted, errors=self._errors)
@@ -167,7 +170,9 @@ class SmtpSession:
                 if lines - self._lines_at_accept > bounds.commands:
                     self.smtp.close(limits.TOO_MANY_COMMANDS)
                     continue
-                await self._write()
+                self.stream.write(self.smtp.outgoing())
+                if self.stream.is_full:
+                    await self.stream.drain(bounds.command_timeout_s)
                 self.smtp.receive(await self._read(lines))
                 continue
             if bounds.strict_pipelining and self._is_out_of_step(event):
@@ -216,7 +221,7 @@ class SmtpSession:
             case EndOfContent():
                 await self._end_content()
             case Hello():
-                self.smtp.reply(Reply(250, None, "greets you"))
+                self.smtp.reply(_GREETS_YOU)
             case Authenticate():
                 await self._authenticate(event)
             case ScramVerifierWanted(login=login):
@@ -410,7 +415,7 @@ class SmtpSession:
             size_octets=content.size_octets,
             commit_ms=round((self.door.clock.monotonic() - started) * 1000, 1),
         )
-        return reply(250, "2.0.0", f"Stored as {acceptance.queue_id}")
+        return Reply(250, _STORED, f"Stored as {acceptance.queue_id}")
 
     async def _drop_transaction(self) -> None:
         self._transaction = None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import apsw
 
@@ -33,10 +31,20 @@ def translated(exc: Exception) -> Exception:
             return exc
 
 
-@contextmanager
-def storage_errors() -> Iterator[None]:
+class _StorageErrors:
+    """A class rather than a generator: it stands around a look-up for each recipient."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, exc: BaseException | None, _trace: object) -> None:
+        if isinstance(exc, (apsw.Error, OSError)):
+            raise translated(exc) from exc
+
+
+_STORAGE_ERRORS = _StorageErrors()
+
+
+def storage_errors() -> _StorageErrors:
     """Errors inside become ours, `from` the original."""
-    try:
-        yield
-    except (apsw.Error, OSError) as exc:
-        raise translated(exc) from exc
+    return _STORAGE_ERRORS

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 
-LOOK_EVERY_S = 30.0
-"""The timer sleeps no longer than this, so that a shorter limit than the last one seldom has to move it."""
+LOOK_EVERY_S = 5.0
+"""The timer sleeps no longer than this, so that a shorter limit than the last one seldom has to move it: not that of
+closing, which is this long, at the end of each connection."""
 
 
 class Deadline:
@@ -25,17 +26,24 @@ class Deadline:
 
     async def wait(self, future: asyncio.Future[None], timeout_s: float | None) -> None:
         """Wait for the future, for ever if `timeout_s` is None. Raises TimeoutError."""
-        if timeout_s is None:
+        self.watch(future, timeout_s)
+        try:
             await future
+        finally:
+            self.forget()
+
+    def watch(self, future: asyncio.Future[None], timeout_s: float | None) -> None:
+        """Give the future a TimeoutError when its time is over, until `forget`: for who awaits it himself."""
+        if timeout_s is None:
             return
         self._future = future
         self._expires_at = self._loop.time() + timeout_s
         if self._timer is None or self._expires_at < self._armed_for:
             self._arm()
-        try:
-            await future
-        finally:
-            self._future = None
+
+    def forget(self) -> None:
+        """The wait is over."""
+        self._future = None
 
     def stop(self) -> None:
         """Forget the timer; a wait that is under way has no limit any more."""

@@ -13,7 +13,7 @@ from posthouse.log import Log
 from posthouse.net.arrival import HANDSHAKE_TIMEOUT_S as HANDSHAKE_TIMEOUT_S
 from posthouse.net.arrival import Threshold, is_among, open_stream, proxy_header
 from posthouse.net.outbox import Outbox
-from posthouse.net.proxy import UNNAMED, ProxyHeader, ProxyHeaderError
+from posthouse.net.proxy import ProxyHeader, ProxyHeaderError
 from posthouse.net.stream import Stream, ip_address_of
 
 BACKLOG = 1024
@@ -158,32 +158,32 @@ class Listener:
         task.add_done_callback(left)
 
     async def _run(self, connection: socket.socket, address: str) -> None:
+        """Over the threshold, and into the session, with few coroutines around it: each wait passes through all."""
+        threshold, sessions = self.threshold, None
+        peer, local = address, None
+        stream: Stream | None = None
         try:
-            await self._arrive(connection, address)
+            if is_among(address, threshold.proxies):
+                ends = await self._proxied(connection, address)
+                if ends is None:
+                    return
+                peer, local = ends.peer or address, ends.local
+            if threshold.sessions is not None and not threshold.sessions.enter(peer):
+                await self._turn_away(connection, threshold, peer)
+                return
+            sessions = threshold.sessions
+            stream = await self._open(connection, threshold, peer, local)
+            if stream is not None:
+                self._has_arrived()
+                await self._serve(stream)
         except Exception:  # noqa: BLE001
             # Sessions catch their own errors; this is for bugs in what is around them.
             if self._log is not None:
                 self._log.exception("session failed", peer=address)
-
-    async def _arrive(self, connection: socket.socket, address: str) -> None:
-        """Over the threshold, and into the session."""
-        threshold = self.threshold
-        ends = UNNAMED
-        if is_among(address, threshold.proxies):
-            found = await self._proxied(connection, address)
-            if found is None:
-                return
-            ends = found
-        peer, sessions = ends.peer or address, threshold.sessions
-        if sessions is not None and not sessions.enter(peer):
-            await self._turn_away(connection, threshold, peer)
-            return
-        try:
-            stream = await self._open(connection, threshold, peer, ends.local)
-            if stream is not None:
-                self._has_arrived()
-                await _closing(stream, self._serve)
         finally:
+            # Nothing after a session may hold its descriptor; one that closed itself is gone already.
+            if stream is not None:
+                stream.abort()
             if sessions is not None:
                 sessions.leave(peer)
 
@@ -227,15 +227,10 @@ class Listener:
             return
         stream = await self._open(connection, threshold, peer, None)
         if stream is not None:
-            await _closing(stream, self._refuse)
-
-
-async def _closing(stream: Stream, serve: Serve) -> None:
-    """Nothing after a session may hold its descriptor; one that closed itself is gone already."""
-    try:
-        await serve(stream)
-    finally:
-        stream.abort()
+            try:
+                await self._refuse(stream)
+            finally:
+                stream.abort()
 
 
 def _failure(error: OSError) -> str:

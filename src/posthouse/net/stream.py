@@ -140,11 +140,13 @@ class Stream(asyncio.Protocol):
         while not self._chunks and not self._ended:
             if self._interrupted and interruptible:
                 raise Interrupted
-            self._reader = self._loop.create_future()
+            reader = self._reader = self._loop.create_future()
+            self._deadline.watch(reader, timeout_s)
             try:
-                await self._deadline.wait(self._reader, timeout_s)
+                await reader
             finally:
                 self._reader = None
+                self._deadline.forget()
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._buffered = 0

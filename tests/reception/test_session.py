@@ -118,6 +118,7 @@ class Flood:
     is_tls = False
     is_lost = False
     waiting_octets = 0
+    is_full = False
 
     def __init__(self, octets: bytes) -> None:
         self._reads = [octets, b""]

@@ -29,6 +29,8 @@ from posthouse.storage.errors import StorageBusy
 MAX_RECEIVED_FIELDS = 100
 MAX_FOLLOWED = 10 * EXPANSION_TARGETS
 """Addresses that aliases led to in one transaction: a list named a thousand times would be work for a minute."""
+# Looked up once: a member of an enumeration is as dear as a call, and each message asks.
+_EXCHANGE, _SUBMISSION = Role.EXCHANGE, Role.SUBMISSION
 
 
 class SystemMaildrops(Protocol):
@@ -98,7 +100,7 @@ class Admission:
 
     async def judge_sender(self, peer: Peer, reverse_path: ReversePath) -> Reply:
         """The reply to MAIL. A login sends only as its own identities; the null path is for machines."""
-        if peer.role is Role.EXCHANGE or reverse_path is None:
+        if peer.role is _EXCHANGE or reverse_path is None:
             return replies.SENDER_OK
         return replies.SENDER_OK if await self.may_send_as(peer, reverse_path) else replies.NOT_YOUR_IDENTITY
 
@@ -110,7 +112,7 @@ class Admission:
     def submission(self, transaction: MailTransaction) -> Submission | None:
         """What the content of a transaction has to pass before it is stored; None: nothing (RFC 6409 is for users)."""
         peer = transaction.peer
-        if peer.role is not Role.SUBMISSION or peer.account is None:
+        if peer.role is not _SUBMISSION or peer.account is None:
             return None
         return Submission(_submitter(transaction, peer.account.login), lambda address: self.may_send_as(peer, address))
 

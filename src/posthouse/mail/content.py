@@ -94,7 +94,7 @@ class ContentScanner:
             self._line_octets = len(rest[-1])
         if not self._dot_lines:
             edge = self._last + octets[:3]
-            self._dot_lines = b"\r\n." in octets or b"\r\n." in edge
+            self._dot_lines = octets.find(b"\r\n.") >= 0 or edge.find(b"\r\n.") >= 0
         self._last = (self._last + octets)[-2:]
 
     def _take_header(self, octets: bytes) -> bytes:

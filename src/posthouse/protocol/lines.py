@@ -12,6 +12,8 @@ from typing import TypeAlias
 
 DISCARD_LIMIT_OCTETS = 64 * 1024
 _TERMINATOR = b"\r\n.\r\n"
+# As numbers, and `find` for more than one: for octets, `in` raises and forgets a TypeError before it looks.
+_CR, _LF = b"\r\n"
 
 
 class LineFault(Enum):
@@ -72,7 +74,7 @@ class LineBuffer:
         if self._discarding or end + 2 > limit_octets:
             self._discarding = 0
             return BadLine(LineFault.TOO_LONG)
-        if b"\r" in line or b"\n" in line:
+        if _CR in line or _LF in line:
             return BadLine(LineFault.BARE_LINE_END)
         return line
 
@@ -137,9 +139,9 @@ class ContentReader:
             return b""
         # Looking for one octet is much cheaper than counting it.
         without_line_ends = b"".join(data.split(b"\r\n"))
-        if b"\r" in without_line_ends or b"\n" in without_line_ends:
+        if _CR in without_line_ends or _LF in without_line_ends:
             self.bare_line_end = True
-        if b"\r\n." in data:
+        if data.find(b"\r\n.") >= 0:
             data = data.replace(b"\r\n.", b"\r\n")
         virtual, self._virtual = self._virtual, 0
         return data[virtual:] if virtual else data

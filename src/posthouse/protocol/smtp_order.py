@@ -46,7 +46,11 @@ class State(Enum):
     HANDSHAKE = auto()
     CLOSED = auto()
 
+    # Enum's own hash is a call of Python, for each command.
+    __hash__ = object.__hash__
 
+
+_UNWILLING = State.UNWILLING
 _ALWAYS: frozenset[type[Command]] = frozenset({Hello, Noop, Help, Reset, Quit, Verify, Unimplemented})
 
 ALLOWED: dict[State, frozenset[type[Command]]] = {
@@ -84,7 +88,7 @@ def out_of_order(
     command: type[Command], state: State, options: ServerOptions, *, authenticated: bool, extended: bool
 ) -> Reply | None:
     """Why a command of this kind may not come now."""
-    if state is State.UNWILLING and command is not Quit:
+    if state is _UNWILLING and command is not Quit:
         return NO_SERVICE
     if options.auth_required and not authenticated and command not in ALLOWED_UNAUTHENTICATED:
         return AUTH_REQUIRED

@@ -66,8 +66,9 @@ __all__ = [
 Event: TypeAlias = Command | Notice | Signal
 
 # Looked up once: to Python 3.11 a member of an enumeration is as dear as a call, and `next_event` asks for many.
-_CLOSED, _CONTENT, _CHUNK = State.CLOSED, State.CONTENT, State.CHUNK
-_UNGREETED, _HANDSHAKE, _AUTHENTICATING = State.UNGREETED, State.HANDSHAKE, State.AUTHENTICATING
+_UNGREETED, _UNWILLING, _GREETED, _READY = State.UNGREETED, State.UNWILLING, State.GREETED, State.READY
+_MAIL, _RECIPIENTS, _CONTENT, _CHUNK, _CHUNKS = State.MAIL, State.RECIPIENTS, State.CONTENT, State.CHUNK, State.CHUNKS
+_AUTHENTICATING, _HANDSHAKE, _CLOSED = State.AUTHENTICATING, State.HANDSHAKE, State.CLOSED
 
 DISCARDED_CONTENT_OCTETS = 64 * 1024 * 1024
 """Content that is too large is read to its end and refused there; so much beyond the limit, and the session ends."""
@@ -85,9 +86,9 @@ class SmtpServer:
         self._login: SaslLogin | None = None
         self._chunk: OpenChunk | None = None
         self._worthy_chunks = 0
-        self._after_refused_chunk = State.READY
+        self._after_refused_chunk = _READY
         self._end_of_input = False
-        self._forget(State.UNGREETED)
+        self._forget(_UNGREETED)
 
     def _forget(self, state: State) -> None:
         self._state = state
@@ -100,33 +101,33 @@ class SmtpServer:
 
     def greet(self, text: str = "") -> None:
         """Queue `220 hostname text`; lines that came before are answered only now."""
-        if self._state is not State.UNGREETED:
+        if self._state is not _UNGREETED:
             raise LocalProtocolError("greeted twice")
         self._output.append(encode_lines(220, "", f"{self._options.hostname} {text}".rstrip()))
-        self._state = State.GREETED
+        self._state = _GREETED
 
     def refuse_service(self, refusal: Reply) -> None:
         """Greet with 554 or 421; whatever comes then, except QUIT, is answered 503 (RFC 5321 §3.1)."""
-        if self._state is not State.UNGREETED:
+        if self._state is not _UNGREETED:
             raise LocalProtocolError("greeted twice")
         self._output.append(encode_reply(refusal))
-        self._state = State.UNWILLING
+        self._state = _UNWILLING
 
     def close(self, farewell: Reply | None = None) -> None:
         """End the session, saying `farewell` (421) if given; CLOSED comes next, after TransactionDropped if need be."""
-        if self._state is State.CLOSED:
+        if self._state is _CLOSED:
             return
-        if farewell is not None and self._state is not State.HANDSHAKE:
+        if farewell is not None and self._state is not _HANDSHAKE:
             self._output.append(encode_reply(farewell))
         self._pending = None
         self._end()
 
     def tls_started(self, options: ServerOptions) -> None:
         """The handshake succeeded: begin anew with `options`, all that was said before being forgotten."""
-        if self._state is not State.HANDSHAKE:
+        if self._state is not _HANDSHAKE:
             raise LocalProtocolError("no handshake was due")
         self._options = options
-        self._forget(State.GREETED)
+        self._forget(_GREETED)
 
     def receive(self, octets: bytes) -> None:
         """Take octets from the peer; b"" says that no more will come."""
@@ -205,36 +206,36 @@ class SmtpServer:
             case Recipient() if answer.is_positive:
                 assert self._transaction is not None
                 self._transaction.recipients += 1
-                self._state = State.RECIPIENTS
+                self._state = _RECIPIENTS
             case Mail(smtputf8=smtputf8) if answer.is_positive:
                 self._transaction = Transaction(smtputf8)
                 self._transactions += 1
                 self._context = Context(self._context.offered, smtputf8)
-                self._state = State.MAIL
+                self._state = _MAIL
             case BeginContent() if answer.code == 354:
                 assert self._transaction is not None
                 self._transaction.content = ContentReader()
-                self._state = State.CONTENT
+                self._state = _CONTENT
             case BeginContent():
                 if answer.is_positive:
                     raise LocalProtocolError("DATA is answered with 354 or refused")
                 self._drop_transaction()
             case EndOfContent():
                 self._transaction = None
-                self._state = State.READY
+                self._state = _READY
             case Authenticate() if answer.code == 235:
                 self.authenticated = True
             case ScramVerifierWanted():
-                self._login, self._state = None, State.READY
+                self._login, self._state = None, _READY
             case StartTls() if answer.code == 220:
                 self._drop_transaction()
-                self._state = State.HANDSHAKE
+                self._state = _HANDSHAKE
             case _:
                 pass
 
     def _greet_back(self, hello: Hello, text: str) -> None:
         self._drop_transaction()
-        self._state = State.READY
+        self._state = _READY
         self.hello_name, self.extended = hello.name, hello.extended
         first = f"{self._options.hostname} {text}".replace("\n", " ").rstrip()
         if not hello.extended:
@@ -270,7 +271,7 @@ class SmtpServer:
             return self._reject_and_end(_printable(name), order.NOT_HTTP)
         if verb is not None and verb.command is Chunk:
             return self._take_chunk(verb, len(line) + 2, argument)
-        if self._state is State.UNWILLING and name != b"QUIT":
+        if self._state is _UNWILLING and name != b"QUIT":
             return self._reject(_printable(name), order.NO_SERVICE)
         if verb is None:
             return self._reject(_printable(name), UNKNOWN_COMMAND)
@@ -289,14 +290,21 @@ class SmtpServer:
         )
 
     def _carry_out(self, name: str, command: Command) -> Event | None:
-        """Hand a command to the driver, or do what needs no driver."""
+        """Hand a command to the driver, or do what needs no driver. What each message has stands first."""
         match command:
+            case Hello() | BeginContent():
+                return self._ask_driver(command)
             case Mail(size_octets=size) if size is not None and size > self._options.message_size_octets:
                 return self._reject(name, order.TOO_LARGE)
             case Mail() if self._options.max_messages is not None and self._transactions >= self._options.max_messages:
                 return self._reject_and_end(name, order.TOO_MANY_MESSAGES)
             case Recipient() if self._recipient_count() >= self._options.max_recipients:
                 return self._reject(name, order.TOO_MANY_RECIPIENTS)
+            case Mail() | Recipient():
+                return self._ask_driver(command)
+            case Quit():
+                self._output.append(_goodbye(self._options.hostname))
+                self._end(QuitReceived())
             case Noop():
                 self._output.append(order.OK)
             case Help():
@@ -304,9 +312,6 @@ class SmtpServer:
             case Reset():
                 self._drop_transaction()
                 self._output.append(order.OK)
-            case Quit():
-                self._output.append(_goodbye(self._options.hostname))
-                self._end(QuitReceived())
             case Unimplemented():
                 return self._reject(name, NOT_IMPLEMENTED)
             case AuthLine():
@@ -314,15 +319,18 @@ class SmtpServer:
             case StartTls() if len(self._input):
                 return self._reject_and_end(name, order.TALKED_PAST_STARTTLS)
             case _:
-                self._pending = command
-                return command
+                return self._ask_driver(command)
         return None
+
+    def _ask_driver(self, command: Command) -> Command:
+        self._pending = command
+        return command
 
     def _begin_exchange(self, line: AuthLine) -> Event | None:
         if line.mechanism not in self._options.auth_mechanisms or line.mechanism not in EXCHANGES:
             return self._reject("AUTH", order.UNKNOWN_MECHANISM)
         self._login = SaslLogin(line.mechanism)
-        self._state = State.AUTHENTICATING
+        self._state = _AUTHENTICATING
         return self._take_step(self._login.begin(line.initial_response))
 
     def _continue_exchange(self, line: bytes | BadLine) -> Event | None:
@@ -337,14 +345,14 @@ class SmtpServer:
         if isinstance(step, ScramVerifierWanted):
             self._pending = step
             return step
-        self._login, self._state = None, State.READY
+        self._login, self._state = None, _READY
         if isinstance(step, Reply):
             return self._reject("AUTH", step)
         self._pending = step
         return step
 
     def _line_fault(self, line: BadLine) -> Reply:
-        if self._state is State.UNWILLING:
+        if self._state is _UNWILLING:
             return order.NO_SERVICE
         return order.LINE_TOO_LONG if line.fault is LineFault.TOO_LONG else order.BARE_LINE_END
 
@@ -355,10 +363,12 @@ class SmtpServer:
         assert isinstance(reader, ContentReader)
         if reader.ended:
             return self._end_content(transaction, reader)
-        if not len(self._input):
+        waiting_octets = len(self._input)
+        if not waiting_octets:
             return self._need_data()
-        chunk, rest = reader.feed(self._input.take(len(self._input)))
-        self._input.feed(rest)
+        chunk, rest = reader.feed(self._input.take(waiting_octets))
+        if rest:
+            self._input.feed(rest)
         transaction.size_octets += len(chunk)
         if transaction.size_octets > self._options.message_size_octets + DISCARDED_CONTENT_OCTETS:
             return self._refuse_content(order.TOO_LARGE, ends=True)
@@ -403,7 +413,7 @@ class SmtpServer:
         elif transaction is not None and transaction.content is None:
             self._pending = BeginContent(chunked=True)
             return self._pending
-        self._state = State.CHUNK
+        self._state = _CHUNK
         return None
 
     def _begin_chunks(self, answer: Reply) -> None:
@@ -418,7 +428,7 @@ class SmtpServer:
             self._chunk.refusal, self._chunk.is_drivers = answer, True
             self._drop_transaction()
             self._after_refused_chunk = self._state
-        self._state = State.CHUNK
+        self._state = _CHUNK
 
     def _read_chunk(self) -> Event | None:
         chunk = self._chunk
@@ -459,7 +469,7 @@ class SmtpServer:
             self._pending = EndOfContent(transaction.size_octets)
             return self._pending
         self._output.append(encode_reply(reply(250, "2.0.0", f"{chunk.size_octets} octets received")))
-        self._state = State.CHUNKS
+        self._state = _CHUNKS
         return None
 
     def _recipient_count(self) -> int:
@@ -479,7 +489,7 @@ class SmtpServer:
             return
         self._transaction = None
         self._context = Context(self._context.offered)
-        self._state = State.READY
+        self._state = _READY
         self._notices.append(TransactionDropped())
 
     def _end(self, last: Notice | None = None) -> None:
@@ -487,7 +497,7 @@ class SmtpServer:
         if last is not None:
             self._notices.append(last)
         self._chunk = None
-        self._state = State.CLOSED
+        self._state = _CLOSED
         self._input.clear()
 
 

@@ -222,6 +222,8 @@ class SmtpSession:
                 await self._end_content()
             case Hello():
                 self.smtp.reply(_GREETS_YOU)
+            case QuitReceived():
+                pass
             case Authenticate():
                 await self._authenticate(event)
             case ScramVerifierWanted(login=login):
@@ -240,8 +242,6 @@ class SmtpSession:
                 self._note_refusal("DATA", refusal)
                 self._count_error("DATA", refusal)
                 await self._drop_transaction()
-            case QuitReceived():
-                pass
             case _:
                 raise LocalProtocolError(f"unknown event {event!r}")
 

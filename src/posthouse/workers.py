@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posthouse.log import Log
+from posthouse.net.plain_socket import PlainSocket
 
 READY = b"ready\n"
 """What a worker says on standard output once its doors are open."""
@@ -64,7 +65,7 @@ class Part:
         """What `to_argument` wrote, in the worker: descriptors become sockets."""
         fields = json.loads(argument)
         doors = {
-            door: tuple(socket.socket(fileno=descriptor) for descriptor in descriptors)
+            door: tuple(PlainSocket(fileno=descriptor) for descriptor in descriptors)
             for door, descriptors in fields["doors"].items()
         }
         return cls(number=fields["number"], count=fields["count"], doors=doors, data_dir=Path(fields["data_dir"]))

@@ -22,6 +22,7 @@ from posthouse.net import arrival
 from posthouse.net.arrival import Threshold
 from posthouse.net.handshake import DoorContext
 from posthouse.net.listener import Listener, PortTaken, Serve, bind
+from posthouse.net.plain_socket import PlainSocket
 from posthouse.net.sessions import Admittance, SessionCounter
 from posthouse.net.stream import Stream
 from tests.net.pairs import turns
@@ -183,11 +184,10 @@ def test_an_address_of_another_machine() -> None:
 
 
 def test_a_port_for_root_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Refusing(socket.socket):
-        def bind(self, address: object) -> None:
-            raise PermissionError(13, "Permission denied")
+    def refuse(_self: socket.socket, _address: object) -> None:
+        raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(socket, "socket", Refusing)
+    monkeypatch.setattr(PlainSocket, "bind", refuse)
     with pytest.raises(PortTaken, match=r"^\[::1\]:25 cannot be opened: ports below 1024 need root"):
         bind("::1", 25)
 

@@ -13,6 +13,7 @@ from posthouse.log import Log
 from posthouse.net.arrival import HANDSHAKE_TIMEOUT_S as HANDSHAKE_TIMEOUT_S
 from posthouse.net.arrival import Threshold, is_among, open_stream, proxy_header
 from posthouse.net.outbox import Outbox
+from posthouse.net.plain_socket import PlainSocket
 from posthouse.net.proxy import ProxyHeader, ProxyHeaderError
 from posthouse.net.stream import Stream, ip_address_of
 
@@ -33,7 +34,7 @@ class PortTaken(Exception):
 def bind(host: str, port: int) -> socket.socket:
     """A bound socket that does not listen yet. Raises PortTaken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening = PlainSocket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

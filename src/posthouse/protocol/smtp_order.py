@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, auto
+from functools import lru_cache
 
 from posthouse.mail.reply import Reply, reply
 from posthouse.protocol.events import Command
@@ -84,6 +85,12 @@ TOO_MANY_MESSAGES = reply(421, "4.7.0", "Too many messages in one session; open 
 TALKED_PAST_STARTTLS = reply(554, "5.5.1", "Nothing may follow STARTTLS before the handshake")
 
 
+@lru_cache(maxsize=16)
+def goodbye(hostname: str) -> bytes:
+    """The answer to QUIT."""
+    return encode_reply(reply(221, "2.0.0", f"{hostname} closing connection"))
+
+
 def out_of_order(
     command: type[Command], state: State, options: ServerOptions, *, authenticated: bool, extended: bool
 ) -> Reply | None:
@@ -101,3 +108,8 @@ def out_of_order(
     if (command in (AuthLine, Chunk) and not extended) or (command is AuthLine and authenticated):
         return BAD_ORDER
     return None
+
+
+def printable(name: bytes) -> str:
+    """A verb as it may stand in the log."""
+    return "".join(chr(octet) if 32 < octet < 127 else "?" for octet in name[:16])

@@ -7,7 +7,6 @@ The driver's loop: `next_event()`; answer a Command with exactly one `reply()`, 
 from __future__ import annotations
 
 from collections import deque
-from functools import lru_cache
 from typing import TypeAlias
 
 from posthouse.mail.reply import Reply, reply
@@ -268,13 +267,13 @@ class SmtpServer:
         name, argument = split_line(line)
         verb = VERBS.get(name)
         if verb is None and name in HTTP_METHODS:
-            return self._reject_and_end(_printable(name), order.NOT_HTTP)
+            return self._reject_and_end(order.printable(name), order.NOT_HTTP)
         if verb is not None and verb.command is Chunk:
             return self._take_chunk(verb, len(line) + 2, argument)
         if self._state is _UNWILLING and name != b"QUIT":
-            return self._reject(_printable(name), order.NO_SERVICE)
+            return self._reject(order.printable(name), order.NO_SERVICE)
         if verb is None:
-            return self._reject(_printable(name), UNKNOWN_COMMAND)
+            return self._reject(order.printable(name), UNKNOWN_COMMAND)
         refusal = self._out_of_order(verb.command)
         if refusal is not None:
             return self._reject(name.decode(), refusal)
@@ -303,7 +302,7 @@ class SmtpServer:
             case Mail() | Recipient():
                 return self._ask_driver(command)
             case Quit():
-                self._output.append(_goodbye(self._options.hostname))
+                self._output.append(order.goodbye(self._options.hostname))
                 self._end(QuitReceived())
             case Noop():
                 self._output.append(order.OK)
@@ -499,12 +498,3 @@ class SmtpServer:
         self._chunk = None
         self._state = _CLOSED
         self._input.clear()
-
-
-@lru_cache(maxsize=16)
-def _goodbye(hostname: str) -> bytes:
-    return encode_reply(reply(221, "2.0.0", f"{hostname} closing connection"))
-
-
-def _printable(name: bytes) -> str:
-    return "".join(chr(octet) if 32 < octet < 127 else "?" for octet in name[:16])

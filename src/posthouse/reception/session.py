@@ -173,7 +173,13 @@ class SmtpSession:
                 self.stream.write(self.smtp.outgoing())
                 if self.stream.is_full:
                     await self.stream.drain(bounds.command_timeout_s)
-                self.smtp.receive(await self._read(lines))
+                if self._intake is None:
+                    timeout_s = self._pace.command_timeout_s(lines, greeted=bool(self.smtp.hello_name))
+                    octets = await self.stream.read(interruptible=True, timeout_s=timeout_s)
+                else:
+                    octets = await self.stream.read(timeout_s=self._pace.content_timeout_s())
+                    self._pace.content_came(len(octets))
+                self.smtp.receive(octets)
                 continue
             if bounds.strict_pipelining and self._is_out_of_step(event):
                 self.smtp.close(limits.OUT_OF_STEP)
@@ -185,15 +191,6 @@ class SmtpSession:
                 await self._write()
                 # What is here already is read without waiting, so nobody else would have a turn till its end.
                 await asyncio.sleep(0)
-
-    async def _read(self, lines: int) -> bytes:
-        pace = self._pace
-        if self._intake is None:
-            timeout_s = pace.command_timeout_s(lines, greeted=bool(self.smtp.hello_name))
-            return await self.stream.read(interruptible=True, timeout_s=timeout_s)
-        octets = await self.stream.read(timeout_s=pace.content_timeout_s())
-        pace.content_came(len(octets))
-        return octets
 
     def _is_out_of_step(self, event: Event) -> bool:
         """Whether more came behind a command that must be the last of its group (RFC 2920 §3.1)."""

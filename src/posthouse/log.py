@@ -7,6 +7,7 @@ may stand in any value: it is escaped and cut, so that it can neither forge a li
 from __future__ import annotations
 
 import json
+import math
 import sys
 import threading
 import time
@@ -117,7 +118,9 @@ def _json_name(key: str) -> str:
 def _json_value(value: object) -> str:
     if isinstance(value, str):
         return _quoted(value)
-    return str(value) if type(value) is int else json.dumps(value)
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        return repr(value)
+    return json.dumps(value)
 
 
 def _text_line(event: EventDict) -> str:

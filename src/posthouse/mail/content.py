@@ -9,8 +9,9 @@ import re
 from dataclasses import dataclass
 
 MAX_HEADER_OCTETS = 256 * 1024
-_RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
-_MESSAGE_ID = re.compile(rb"^message-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?([^\r\n]{1,998})", re.IGNORECASE | re.MULTILINE)
+# In lower case, and a line end instead of `^`: so they begin with plain text, which `re` finds several times faster.
+_RECEIVED = re.compile(rb"\nreceived[ \t]*:")
+_MESSAGE_ID = re.compile(rb"\nmessage-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?([^\r\n]{1,998})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,14 +73,16 @@ class ContentScanner:
     def facts(self) -> ContentFacts:
         """The facts once the last chunk was fed."""
         header = bytes(self._header)
-        message_id = _MESSAGE_ID.search(header)
+        lowered = b"\n" + header.lower()
+        found = _MESSAGE_ID.search(lowered)
+        message_id = header[found.start(1) - 1 : found.end(1) - 1] if found else None
         return ContentFacts(
             longest_line_octets=max(self._longest, self._line_octets),
             eight_bit_header=not header.isascii(),
             eight_bit_body=self._eight_bit_body,
             dot_lines=self._dot_lines,
-            received_fields=len(_RECEIVED.findall(header)),
-            message_id=message_id[1].decode("ascii", "replace").strip() if message_id else None,
+            received_fields=len(_RECEIVED.findall(lowered)),
+            message_id=message_id.decode("ascii", "replace").strip() if message_id else None,
         )
 
     def _measure_lines(self, octets: bytes) -> None:
@@ -87,11 +90,11 @@ class ContentScanner:
             # The CRLF was cut in two: its CR was counted as part of the line.
             self._longest = max(self._longest, self._line_octets - 1)
             self._line_octets = -1
-        first, *rest = octets.split(b"\r\n")
-        self._line_octets += len(first)
-        if rest:
-            self._longest = max(self._longest, self._line_octets, *map(len, rest[:-1]))
-            self._line_octets = len(rest[-1])
+        lengths = list(map(len, octets.split(b"\r\n")))
+        self._line_octets += lengths[0]
+        if len(lengths) > 1:
+            self._longest = max(self._longest, self._line_octets, max(lengths[1:-1], default=0))
+            self._line_octets = lengths[-1]
         if not self._dot_lines:
             edge = self._last + octets[:3]
             self._dot_lines = octets.find(b"\r\n.") >= 0 or edge.find(b"\r\n.") >= 0

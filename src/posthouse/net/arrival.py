@@ -94,3 +94,12 @@ async def open_stream(
     # uvloop returns its own TLS protocol beside the transport, so the stream is not taken from there.
     await loop.connect_accepted_socket(lambda: stream, connection, ssl=threshold.tls, ssl_handshake_timeout=handshake_s)
     return stream
+
+
+async def begin_tls(stream: Stream, context: ssl.SSLContext) -> bool:
+    """The handshake of STARTTLS or STLS; False when it failed or octets were waiting: the session is to end then."""
+    try:
+        async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+            return await stream.start_tls(context, server_side=True)
+    except (OSError, TimeoutError):
+        return False

@@ -10,7 +10,6 @@ import ssl
 from collections.abc import Awaitable, Callable
 
 from posthouse.log import Log
-from posthouse.net.arrival import HANDSHAKE_TIMEOUT_S as HANDSHAKE_TIMEOUT_S
 from posthouse.net.arrival import Threshold, is_among, open_stream, proxy_header
 from posthouse.net.outbox import Outbox
 from posthouse.net.plain_socket import PlainSocket

@@ -21,7 +21,7 @@ from posthouse.mail.address import Address, ReversePath
 from posthouse.mail.reply import EnhancedCode, Reply, reply
 from posthouse.mail.report_request import RETURN_LIMIT_OCTETS
 from posthouse.mail.world import Clock
-from posthouse.net.listener import HANDSHAKE_TIMEOUT_S
+from posthouse.net.arrival import begin_tls
 from posthouse.net.stream import Interrupted, Stream
 from posthouse.protocol.errors import LocalProtocolError
 from posthouse.protocol.events import CLOSED, NEED_DATA, Command
@@ -247,12 +247,7 @@ class SmtpSession:
         assert self.door.tls is not None
         self.smtp.reply(_BEGIN_TLS)
         await self._write()
-        try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                upgraded = await self.stream.start_tls(self.door.tls, server_side=True)
-        except (OSError, TimeoutError):
-            upgraded = False
-        if not upgraded:
+        if not await begin_tls(self.stream, self.door.tls):
             self._log.info("TLS handshake failed")
             self.smtp.close()
             self.stream.abort()

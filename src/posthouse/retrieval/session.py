@@ -21,7 +21,7 @@ from posthouse.mail.ids import Uid
 from posthouse.mail.journey import Deleted, JourneyEvent, Retrieved
 from posthouse.mail.maildrop import InUse, Listing, MaildropLock
 from posthouse.mail.world import Clock
-from posthouse.net.listener import HANDSHAKE_TIMEOUT_S
+from posthouse.net.arrival import begin_tls
 from posthouse.net.stream import Interrupted, Stream
 from posthouse.protocol.events import CLOSED, NEED_DATA
 from posthouse.protocol.pop3 import AUTH, IN_USE, LOGIN_DELAY, SYS_PERM, SYS_TEMP
@@ -215,12 +215,7 @@ class Pop3Session:
         assert self.door.tls is not None
         self.pop3.begin_tls()
         await self._write()
-        try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                upgraded = await self.stream.start_tls(self.door.tls, server_side=True)
-        except (OSError, TimeoutError):
-            upgraded = False
-        if not upgraded:
+        if not await begin_tls(self.stream, self.door.tls):
             self._log.info("TLS handshake failed")
             self.pop3.close()
             self.stream.abort()

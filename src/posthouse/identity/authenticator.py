@@ -187,6 +187,38 @@ class Authenticator:
         first, *others = self._scram_keys(account) or [decoy]
         return ScramVerifier(salt, iterations, first.stored_key, first.server_key, tuple(others)), nonce
 
+    async def log_in(
+        self,
+        login: str,
+        password: str,
+        *,
+        proven: bool | None,
+        stored_key: bytes,
+        peer_address: str,
+        protocol: str,
+        session: str,
+        authorization_id: str,
+    ) -> Account | None:
+        """What a protocol's login came to: by password where `proven` is None, else by SCRAM. As `authenticate`."""
+        if proven is None:
+            return await self.authenticate(
+                login,
+                password,
+                peer_address=peer_address,
+                protocol=protocol,
+                session=session,
+                authorization_id=authorization_id,
+            )
+        return await self.scram_finished(
+            login,
+            proven,
+            stored_key=stored_key,
+            peer_address=peer_address,
+            protocol=protocol,
+            session=session,
+            authorization_id=authorization_id,
+        )
+
     async def scram_finished(
         self,
         login: str,

@@ -265,23 +265,14 @@ class SmtpSession:
 
     async def _account_of(self, event: Authenticate) -> Account | None:
         """Whom a login, by password or by SCRAM, has shown to be there. Raises TooManyLogins, StorageError."""
-        authenticator, peer_address, session = self.door.authenticator, self.stream.peer_address, self._session
-        if event.proven is None:
-            return await authenticator.authenticate(
-                event.login,
-                event.password,
-                peer_address=peer_address,
-                protocol="smtp",
-                session=session,
-                authorization_id=event.authorization_id,
-            )
-        return await authenticator.scram_finished(
+        return await self.door.authenticator.log_in(
             event.login,
-            event.proven,
+            event.password,
+            proven=event.proven,
             stored_key=event.stored_key,
-            peer_address=peer_address,
+            peer_address=self.stream.peer_address,
             protocol="smtp",
-            session=session,
+            session=self._session,
             authorization_id=event.authorization_id,
         )
 

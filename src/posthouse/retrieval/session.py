@@ -232,21 +232,12 @@ class Pop3Session:
 
     async def _authenticate(self, event: Login) -> Account | None:
         """Whose login it is, None where it is wrong. Raises TooManyLogins, StorageError."""
-        peer_address, authenticator = self.stream.peer_address, self.door.authenticator
-        if event.proven is None:
-            return await authenticator.authenticate(
-                event.name,
-                event.password,
-                peer_address=peer_address,
-                protocol="pop3",
-                session=self._session,
-                authorization_id=event.authorization_id,
-            )
-        return await authenticator.scram_finished(
+        return await self.door.authenticator.log_in(
             event.name,
-            event.proven,
+            event.password,
+            proven=event.proven,
             stored_key=event.stored_key,
-            peer_address=peer_address,
+            peer_address=self.stream.peer_address,
             protocol="pop3",
             session=self._session,
             authorization_id=event.authorization_id,

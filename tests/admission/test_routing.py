@@ -31,14 +31,11 @@ class Names:
         key = forward_path.key
         if key in self.unavailable:
             return Unavailable()
-        if not await self.is_local_domain(forward_path.domain):
+        if forward_path.domain not in await self.domains():
             return Remote(forward_path.domain)
         if key in self._aliases:
             return Expansion(self._aliases[key])
         return self._people.get(key, Unknown())
-
-    async def is_local_domain(self, domain: str) -> bool:
-        return domain in await self.domains()
 
     async def domains(self) -> tuple[str, ...]:
         return ("here.test",)

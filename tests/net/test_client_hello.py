@@ -15,8 +15,12 @@ from posthouse.net.client_hello import (
     HelloReader,
     MalformedHello,
     NotTls,
-    read_client_hello,
 )
+
+
+def read_client_hello(octets: bytes) -> ClientHello | None:
+    """What a reader finds that gets all of it at once."""
+    return HelloReader().feed(octets)
 
 
 def hello(name: str | None = "mx.here.test", protocols: tuple[str, ...] = (), *, old: bool = False) -> bytes:

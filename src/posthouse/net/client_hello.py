@@ -34,11 +34,6 @@ class ClientHello:
     protocols: tuple[bytes, ...] | None
 
 
-def read_client_hello(octets: bytes) -> ClientHello | None:
-    """The hello at the beginning of a connection; None while it is incomplete. Raises NotTls, MalformedHello."""
-    return HelloReader().feed(octets)
-
-
 class HelloReader:
     """Reads the first handshake message as its octets come; it may be cut into several records.
 

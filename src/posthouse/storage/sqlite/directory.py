@@ -84,11 +84,6 @@ class SqliteDirectory:
             self._freshen()
             return self._without_scram(limit)
 
-    async def is_local_domain(self, domain: str) -> bool:
-        with storage_errors():
-            self._freshen()
-            return self._is_local(domain.lower())
-
     async def domains(self) -> tuple[str, ...]:
         with storage_errors():
             self._freshen()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from posthouse.net.dns import MxHost, NoSuchName, TemporaryDnsFailure
+from posthouse.net.dns import Addresses, MxHost, NoSuchName, TemporaryDnsFailure
 
 START = 1_700_000_000.0
 
@@ -66,11 +66,11 @@ class FakeResolver:
             raise NoSuchName(domain)
         return self._mail_exchangers.get(domain, ())
 
-    async def addresses(self, host: str) -> tuple[str, ...]:
+    async def addresses(self, host: str) -> Addresses:
         self._ask(host)
         if host not in self._mail_exchangers and host not in self._addresses:
             raise NoSuchName(host)
-        return self._addresses.get(host, ())
+        return Addresses(self._addresses.get(host, ()))
 
     def _ask(self, name: str) -> None:
         self.asked.append(name)

@@ -228,6 +228,7 @@ class House:
             port=config.forwarding.port,
             allow_private=config.forwarding.allow_private_next_hops,
             random=world.random,
+            is_own=self.doors.is_own,
         )
         self.admission = Admission(
             Seams(

@@ -18,6 +18,7 @@ from posthouse.net.arrival import Threshold
 from posthouse.net.certificates import Certificates, Pair, PairSet
 from posthouse.net.handshake import DoorContext
 from posthouse.net.listener import Listener, bind
+from posthouse.net.own_addresses import listens_at
 from posthouse.net.sessions import Admittance, SessionCounter
 from posthouse.net.stream import Stream
 from posthouse.workers import Part
@@ -72,6 +73,10 @@ class Doors:
     def tls(self, door: str) -> DoorContext | None:
         """The context of a door; None where the house has no certificate."""
         return self._tls.get(door)
+
+    def is_own(self, address: str, port: int) -> bool:
+        """Whether a connection to there would come to one of these doors."""
+        return any(listens_at(endpoints, address, port) for endpoints in self.endpoints.values())
 
     def bind(self, config: Config, serve: ServeDoor, refuse: ServeDoor) -> None:
         """Bind every door before any of them opens, so that a taken port is told before mail is taken.

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+import struct
+from pathlib import Path
 
+import dns.asyncresolver
 import pytest
 
-from posthouse.net.dns import KEEP_NOTHING_AT_MOST_S, DnsResolver, MxHost, NoSuchName, TemporaryDnsFailure
-from tests.dns_server import DnsServer, Fault, dns_server
+from posthouse.net import dns as posthouse_dns
+from posthouse.net.dns import (
+    KEEP_AT_LEAST_S,
+    KEEP_AT_MOST_S,
+    KEEP_NOTHING_AT_MOST_S,
+    RECORDS_LIMIT,
+    Addresses,
+    DnsResolver,
+    MxHost,
+    NoSuchName,
+    TemporaryDnsFailure,
+)
+from tests.dns_server import DnsServer, Fault, Raw, dns_server
+from tests.fake_world import FakeClock
 
 ZONE = {
     ("example.test", "MX"): ["10 MX1.Example.test.", "20 mx2.example.test."],
@@ -51,15 +66,15 @@ async def test_null_mx() -> None:
 
 async def test_addresses_of_both_families() -> None:
     async with dns_server(ZONE) as server:
-        assert await resolver(server).addresses("mx1.example.test") == ("2001:db8::1", "192.0.2.1")
+        assert await resolver(server).addresses("mx1.example.test") == Addresses(("2001:db8::1", "192.0.2.1"))
 
 
 async def test_a_name_without_the_record_is_no_failure() -> None:
     async with dns_server(ZONE) as server:
         ours = resolver(server)
         assert await ours.mail_exchangers("bare.test") == ()
-        assert await ours.addresses("null.test") == ()
-        assert await ours.addresses("bare.test") == ("192.0.2.3",)
+        assert await ours.addresses("null.test") == Addresses(())
+        assert await ours.addresses("bare.test") == Addresses(("192.0.2.3",))
 
 
 async def test_no_such_name() -> None:
@@ -77,6 +92,7 @@ async def test_an_alias_is_followed() -> None:
         assert len(await resolver(server).mail_exchangers("alias.test")) == 2
 
 
+@pytest.mark.conformance("C86", "C302", "S21")
 @pytest.mark.parametrize("name", [*FAULTS, "loop.test"])
 async def test_what_is_not_certain_is_temporary(name: str) -> None:
     async with dns_server(ZONE) as server:
@@ -94,21 +110,23 @@ async def test_no_server_at_all() -> None:
         await resolver(server, 0.05).mail_exchangers("example.test")
 
 
+@pytest.mark.conformance("C86", "C87")
 async def test_one_family_that_fails_does_not_hide_the_other() -> None:
     async with dns_server(ZONE) as server:
         ours = resolver(server)
-        assert await ours.addresses("half.test") == ("192.0.2.4",)
-        assert await ours.addresses("six.test") == ("2001:db8::6",)
+        assert await ours.addresses("half.test") == Addresses(("192.0.2.4",), complete=False)
+        assert await ours.addresses("six.test") == Addresses(("2001:db8::6",), complete=False)
         with pytest.raises(TemporaryDnsFailure):
             await ours.addresses("unsure.test")
 
 
+@pytest.mark.conformance("C89")
 async def test_names_are_asked_for_as_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     """RFC 5321 §2.3.5: no search domains, not even for a single label."""
     monkeypatch.setenv("LOCALDOMAIN", "search.test")
     async with dns_server(ZONE) as server:
         ours = resolver(server)
-        assert await ours.addresses("single") == ("192.0.2.5",)
+        assert await ours.addresses("single") == Addresses(("192.0.2.5",))
         with pytest.raises(NoSuchName):
             await ours.mail_exchangers("lonely")
     assert {name for _transport, name, _kind in server.asked} == {"single", "lonely"}
@@ -121,7 +139,7 @@ async def test_a_labels() -> None:
 
 async def test_answers_in_another_case() -> None:
     async with dns_server(ZONE, mixed_case=True) as server:
-        assert await resolver(server).addresses("bare.test") == ("192.0.2.3",)
+        assert await resolver(server).addresses("bare.test") == Addresses(("192.0.2.3",))
         assert len(await resolver(server).mail_exchangers("alias.test")) == 2
 
 
@@ -139,30 +157,241 @@ async def test_names_that_cannot_be(name: str) -> None:
     assert server.asked == []
 
 
-@pytest.mark.parametrize(("ttl", "questions"), [(60, 1), (0, 2)])
-async def test_answers_are_kept_for_their_ttl(ttl: int, questions: int) -> None:
-    async with dns_server(ZONE, ttl=ttl) as server:
+KEPT = [
+    ("example.test", 3600, 3600),
+    ("example.test", 10**9, KEEP_AT_MOST_S),
+    ("example.test", 0, KEEP_AT_LEAST_S),
+    ("bare.test", 60, 60),
+    ("bare.test", 3600, KEEP_NOTHING_AT_MOST_S),
+    ("gone.test", 60, 60),
+    ("gone.test", 3600, KEEP_NOTHING_AT_MOST_S),
+    ("servfail.test", 3600, KEEP_AT_LEAST_S),
+]
+"""Name, TTL, and how long its MX records, or that it has none, are kept."""
+
+
+@pytest.mark.parametrize("soa", [True, False])
+@pytest.mark.parametrize(("name", "ttl", "kept_s"), KEPT)
+async def test_answers_are_kept_for_their_ttl_within_bounds(name: str, ttl: int, kept_s: float, soa: bool) -> None:
+    """Without a SOA, dnspython would keep a "no" for 68 years."""
+    clock = FakeClock()
+    async with dns_server(ZONE, ttl=ttl, soa=soa) as server:
+        ours = DnsResolver((server.address,), monotonic=clock.monotonic)
+        await asked_once(ours, server, name)
+        if soa:
+            clock.advance(kept_s - 0.1)
+            await ask(ours, name)
+            assert len(server.asked) == 1
+        clock.advance(KEEP_NOTHING_AT_MOST_S if not soa and name != "example.test" else kept_s)
+        await ask(ours, name)
+        assert len(server.asked) == 2
+
+
+async def ask(ours: DnsResolver, name: str) -> None:
+    try:
+        await ours.mail_exchangers(name)
+    except (NoSuchName, TemporaryDnsFailure):
+        pass
+
+
+async def asked_once(ours: DnsResolver, server: DnsServer, name: str) -> None:
+    for _again in range(2):
+        await ask(ours, name)
+    assert len(server.asked) == 1
+
+
+async def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posthouse_dns, "CACHE_RECORDS", 250)
+    zone = {(f"d{number}.test", "MX"): [f"{n} mx{n}.test." for n in range(20)] for number in range(20)}
+    async with dns_server(zone) as server:
         ours = resolver(server)
-        for _again in range(2):
-            await ours.mail_exchangers("example.test")
-    assert len(server.asked) == questions
+        for number in range(20):
+            await ours.mail_exchangers("d0.test")
+            await ours.mail_exchangers(f"d{number}.test")
+        # What was asked for all along is there, what was asked for once is gone.
+        assert [name for _transport, name, _kind in server.asked].count("d0.test") == 1
+        await ours.mail_exchangers("d1.test")
+        assert [name for _transport, name, _kind in server.asked].count("d1.test") == 2
+    assert ours._cache.size <= 250
+    assert ours._cache.size == sum(1 + len(found.hosts) for found, _until in ours._cache._kept.values())  # type: ignore[union-attr]
 
 
-async def test_no_is_not_kept_for_long() -> None:
-    """Without a SOA it would be kept for 68 years."""
-    async with dns_server(ZONE, soa=False) as server:
+async def test_one_question_is_in_flight_for_each_name_and_type() -> None:
+    async with dns_server(ZONE) as server:
         ours = resolver(server)
-        with pytest.raises(NoSuchName):
-            await ours.mail_exchangers("gone.test")
-        assert await ours.mail_exchangers("bare.test") == ()
-    cache = ours._resolver.cache
-    assert cache is not None
-    kept = [node.value.expiration for node in cache.data.values()]  # type: ignore[union-attr]
-    assert kept
-    assert max(kept) <= time.time() + KEEP_NOTHING_AT_MOST_S
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(ours.mail_exchangers("example.test")) for _each in range(50)]
+            group.create_task(ours.mail_exchangers("EXAMPLE.test"))
+            for _each in range(50):
+                group.create_task(ours.addresses("mx1.example.test"))
+    assert len({task.result() for task in asked}) == 1
+    assert sorted(kind for _transport, _name, kind in server.asked) == ["A", "AAAA", "MX"]
+    assert ours._in_flight == {}
 
 
-async def test_a_second_server_is_asked_when_the_first_fails() -> None:
-    async with dns_server({("example.test", "*"): Fault.SERVFAIL}) as bad, dns_server(ZONE) as good:
+async def test_a_failure_is_shared_like_an_answer() -> None:
+    async with dns_server(ZONE) as server:
+        ours = resolver(server)
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(ours._find("servfail.test", dns.rdatatype.MX)) for _each in range(50)]
+    assert len({task.result() for task in asked}) == 1
+    assert len(server.asked) == 1
+
+
+async def test_an_asker_who_goes_away_takes_nobody_along() -> None:
+    """The one whose question is in flight is cancelled: another asks, and the rest wait for that one."""
+    async with dns_server({("example.test", "MX"): Fault.DROP}) as server:
+        ours = resolver(server)
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(ours.mail_exchangers("example.test"))
+            others = [group.create_task(ours.mail_exchangers("example.test")) for _each in range(10)]
+            while not server.asked:
+                await asyncio.sleep(0)
+            others.pop().cancel()
+            server.zone = ZONE
+            first.cancel()
+    assert first.cancelled()
+    assert [len(task.result()) for task in others] == [2] * 9
+    assert len(server.asked) == 2
+
+
+async def test_the_systems_name_servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without configured servers those of resolv.conf are asked, and lame ones are found out there too."""
+    conf = tmp_path / "resolv.conf"
+    conf.write_text("search search.test\nnameserver 127.0.0.1\nnameserver 127.0.0.2\n")
+    reads = dns.asyncresolver.Resolver.read_resolv_conf
+    monkeypatch.setattr(dns.asyncresolver.Resolver, "read_resolv_conf", lambda self, _file: reads(self, str(conf)))
+    ours = DnsResolver()
+    assert [(type(server).__name__, str(server)) for server in ours._resolver.nameservers] == [
+        ("_NameServer", "Do53:127.0.0.1@53"),
+        ("_NameServer", "Do53:127.0.0.2@53"),
+    ]
+    assert ours._resolver.search == []
+
+
+async def test_a_machine_without_resolv_conf(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise dns.resolver.NoResolverConfiguration
+
+    monkeypatch.setattr(dns.asyncresolver.Resolver, "read_resolv_conf", none)
+    assert [str(server) for server in DnsResolver()._resolver.nameservers] == ["Do53:127.0.0.1@53"]
+
+
+@pytest.mark.conformance("C86")
+@pytest.mark.parametrize("fault", [Fault.SERVFAIL, Fault.REFUSED, Fault.LAME, Fault.NO_RECURSION, Fault.CUT_OFF])
+async def test_a_second_server_is_asked_when_the_first_does_not_know(fault: Fault) -> None:
+    async with dns_server({("example.test", "*"): fault, ("bare.test", "*"): fault}) as bad, dns_server(ZONE) as good:
         ours = DnsResolver((bad.address, good.address), lifetime_s=2.0)
         assert len(await ours.mail_exchangers("example.test")) == 2
+        assert await ours.mail_exchangers("bare.test") == ()
+    assert bad.names_asked("MX") == good.names_asked("MX")
+
+
+@pytest.mark.conformance("C84")
+async def test_an_alias_whose_target_the_server_leaves_to_us() -> None:
+    zone = {("a.test", "CNAME"): ["b.test."], ("b.test", "CNAME"): ["example.test."], **ZONE}
+    async with dns_server(zone, follow_aliases=False) as server:
+        ours = resolver(server)
+        assert len(await ours.mail_exchangers("a.test")) == 2
+        with pytest.raises(NoSuchName):
+            await ours.mail_exchangers("nowhere.test")
+        with pytest.raises(TemporaryDnsFailure):
+            await ours.mail_exchangers("loop.test")
+
+
+@pytest.mark.conformance("C302", "S21")
+async def test_aliases_without_end_are_given_up() -> None:
+    async with dns_server(ZONE) as server:
+        with pytest.raises(TemporaryDnsFailure):
+            await resolver(server).mail_exchangers("alias-only.test")
+    assert len(server.asked) == posthouse_dns.ALIASES_LIMIT
+
+
+@pytest.mark.conformance("C207")
+async def test_the_root_is_no_host_and_nobody_is_asked() -> None:
+    async with dns_server(ZONE) as server:
+        with pytest.raises(NoSuchName):
+            await resolver(server).addresses("")
+    assert server.asked == []
+
+
+def mx(preference: int, name: bytes) -> bytes:
+    return struct.pack("!H", preference) + name
+
+
+POINTER_TO_ITSELF = bytes([0xC0, 12 + len(b"\x03bad\x04test\x00") + 4 + 12 + 2])
+"""Behind the header, the question, the fixed part of the first record and its preference."""
+MALFORMED = {
+    "nothing at all": (b"",),
+    "a preference and no name": (mx(10, b""),),
+    "half a preference": (b"\x00",),
+    "a name without end": (mx(10, b"\x03abc"),),
+    "a label beyond the end": (mx(10, b"\x3fabc\x00"),),
+    "a pointer past the end": (mx(10, b"\xff\xff"),),
+    "a pointer to itself": (mx(10, POINTER_TO_ITSELF),),
+    "a reserved label type": (mx(10, b"\x80abc\x00"),),
+    "octets behind the name": (mx(10, b"\x03abc\x00xyz"),),
+    "a bad one behind a good one": (mx(10, b"\x03abc\x00"), b"\x00"),
+}
+
+
+@pytest.mark.conformance("C302", "S21")
+@pytest.mark.parametrize("what", MALFORMED)
+async def test_malformed_mx_records_are_no_answer(what: str) -> None:
+    async with dns_server({("bad.test", "*"): Raw(MALFORMED[what])}) as server:
+        with pytest.raises(TemporaryDnsFailure):
+            await resolver(server, 0.05).mail_exchangers("bad.test")
+
+
+@pytest.mark.conformance("C302", "S21")
+@pytest.mark.parametrize("octets", [b"", b"\x7f", b"\x7f\x00\x00", b"\x7f\x00\x00\x01\x00", b"\x00" * 15, b"\x00" * 17])
+async def test_malformed_addresses_are_no_answer(octets: bytes) -> None:
+    async with dns_server({("bad.test", "*"): Raw((octets,))}) as server:
+        with pytest.raises(TemporaryDnsFailure):
+            await resolver(server, 0.05).addresses("bad.test")
+
+
+@pytest.mark.conformance("C302", "S21")
+async def test_names_of_any_octets_are_plain_text() -> None:
+    """A label may hold anything. What we tell of it, in logs and reports, is ASCII without controls."""
+    odd = bytes([31, *range(31)]), bytes([31, *range(225, 256)]), b"\x05a.b@c"
+    async with dns_server({("odd.test", "MX"): Raw(tuple(mx(10, label + b"\x04test\x00") for label in odd))}) as server:
+        hosts = await resolver(server).mail_exchangers("odd.test")
+        assert len(hosts) == 3
+        for host in hosts:
+            assert host.name.isascii()
+            assert host.name.isprintable()
+            with pytest.raises(NoSuchName):
+                await resolver(server).addresses(host.name)
+
+
+LONGEST = b"\x3f" + b"y" * 63
+"""With the names of a 64 KiB answer made of it, as much text as there can be."""
+
+
+@pytest.mark.conformance("C302", "S21")
+async def test_the_longest_answers_are_bounded() -> None:
+    many_mx = Raw(tuple(mx(number, b"\x04%04d\xc0\x0c" % number) for number in reversed(range(2800))))
+    same_mx = Raw((mx(7, b"\x02mx\xc0\x0c"),) * 2800)
+    long_mx = Raw(tuple(mx(number, b"\x04%04d" % number + LONGEST * 3 + b"\xc0\x0c") for number in range(300)))
+    many_a = Raw(tuple(struct.pack("!I", 0xC6120000 + number) for number in range(4000)))
+    zone = {
+        ("many.test", "MX"): many_mx,
+        ("same.test", "MX"): same_mx,
+        ("long.test", "MX"): long_mx,
+        ("many.test", "A"): many_a,
+    }
+    async with dns_server(zone) as server:
+        ours = resolver(server)
+        assert [host.preference for host in await ours.mail_exchangers("many.test")] == list(range(RECORDS_LIMIT))
+        assert await ours.mail_exchangers("same.test") == (MxHost(7, "mx.same.test"),)
+        assert len(await ours.mail_exchangers("long.test")) == RECORDS_LIMIT
+        assert len((await ours.addresses("many.test")).found) == RECORDS_LIMIT
+    assert ours._cache.size <= 4 + 1 + 3 * RECORDS_LIMIT + 2
+
+
+@pytest.mark.conformance("C207")
+async def test_the_null_mx_is_seen_among_a_thousand_others() -> None:
+    zone = {("null.test", "MX"): [*(f"{number} mx{number}.test." for number in range(1000)), "60000 ."]}
+    async with dns_server(zone) as server:
+        assert MxHost(60000, "") in await resolver(server).mail_exchangers("null.test")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import dns.asyncresolver
 import pytest
 
 from posthouse.net import dns as posthouse_dns
+from posthouse.net import dns_exchange
 from posthouse.net.dns import (
     KEEP_AT_LEAST_S,
     KEEP_AT_MOST_S,
@@ -263,8 +266,8 @@ async def test_the_systems_name_servers(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(dns.asyncresolver.Resolver, "read_resolv_conf", lambda self, _file: reads(self, str(conf)))
     ours = DnsResolver()
     assert [(type(server).__name__, str(server)) for server in ours._resolver.nameservers] == [
-        ("_NameServer", "Do53:127.0.0.1@53"),
-        ("_NameServer", "Do53:127.0.0.2@53"),
+        ("NameServer", "Do53:127.0.0.1@53"),
+        ("NameServer", "Do53:127.0.0.2@53"),
     ]
     assert ours._resolver.search == []
 
@@ -370,16 +373,12 @@ LONGEST = b"\x3f" + b"y" * 63
 
 
 @pytest.mark.conformance("C302", "S21")
-async def test_the_longest_answers_are_bounded() -> None:
-    many_mx = Raw(tuple(mx(number, b"\x04%04d\xc0\x0c" % number) for number in reversed(range(2800))))
-    same_mx = Raw((mx(7, b"\x02mx\xc0\x0c"),) * 2800)
-    long_mx = Raw(tuple(mx(number, b"\x04%04d" % number + LONGEST * 3 + b"\xc0\x0c") for number in range(300)))
-    many_a = Raw(tuple(struct.pack("!I", 0xC6120000 + number) for number in range(4000)))
+async def test_of_long_answers_the_best_records_are_kept() -> None:
     zone = {
-        ("many.test", "MX"): many_mx,
-        ("same.test", "MX"): same_mx,
-        ("long.test", "MX"): long_mx,
-        ("many.test", "A"): many_a,
+        ("many.test", "MX"): Raw(tuple(mx(number, b"\x04%04d\xc0\x0c" % number) for number in reversed(range(700)))),
+        ("same.test", "MX"): Raw((mx(7, b"\x02mx\xc0\x0c"),) * 800),
+        ("long.test", "MX"): Raw(tuple(mx(n, b"\x04%04d" % n + LONGEST * 2 + b"\xc0\x0c") for n in range(105))),
+        ("many.test", "A"): Raw(tuple(struct.pack("!I", 0xC6120000 + number) for number in range(1000))),
     }
     async with dns_server(zone) as server:
         ours = resolver(server)
@@ -387,11 +386,84 @@ async def test_the_longest_answers_are_bounded() -> None:
         assert await ours.mail_exchangers("same.test") == (MxHost(7, "mx.same.test"),)
         assert len(await ours.mail_exchangers("long.test")) == RECORDS_LIMIT
         assert len((await ours.addresses("many.test")).found) == RECORDS_LIMIT
-    assert ours._cache.size <= 4 + 1 + 3 * RECORDS_LIMIT + 2
+    assert ours._cache.size <= 5 + 3 * RECORDS_LIMIT + 1
+
+
+@pytest.mark.conformance("C302", "S21")
+async def test_the_longest_answers_are_not_even_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 KiB of MX records would hold up everybody for as long as it takes to parse them."""
+    zone = {
+        ("many.test", "MX"): Raw(tuple(mx(number, b"\x04%04d\xc0\x0c" % number) for number in range(2800))),
+        ("thousand.test", "MX"): [f"{number} mx{number}.thousand.test." for number in range(1000)],
+    }
+    parsed: list[int] = []
+    parse = dns_exchange._parse
+    monkeypatch.setattr(
+        dns_exchange, "_parse", lambda octets, **how: parsed.append(len(octets)) or parse(octets, **how)
+    )
+    async with dns_server(zone) as server:
+        for name in ("many.test", "thousand.test"):
+            with pytest.raises(TemporaryDnsFailure):
+                await resolver(server).mail_exchangers(name)
+    assert [(transport, name) for transport, name, _kind in server.asked] == [
+        ("udp", "many.test"),
+        ("tcp", "many.test"),
+        ("udp", "thousand.test"),
+        ("tcp", "thousand.test"),
+    ]
+    assert max(parsed) < 512
 
 
 @pytest.mark.conformance("C207")
-async def test_the_null_mx_is_seen_among_a_thousand_others() -> None:
-    zone = {("null.test", "MX"): [*(f"{number} mx{number}.test." for number in range(1000)), "60000 ."]}
+async def test_the_null_mx_is_seen_among_hundreds_of_others() -> None:
+    zone = {("null.test", "MX"): [*(f"{number} mx{number}.test." for number in range(300)), "60000 ."]}
     async with dns_server(zone) as server:
         assert MxHost(60000, "") in await resolver(server).mail_exchangers("null.test")
+
+
+class Shouting(asyncio.DatagramProtocol):
+    """Answers each question, after any number of datagrams that do not."""
+
+    def __init__(self, noise: Callable[[bytes], list[bytes]], answer: Callable[[bytes], bytes]) -> None:
+        self._noise = noise
+        self._answer = answer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        for octets in (*self._noise(data), self._answer(data)):
+            self._transport.sendto(octets, addr)
+
+
+def noise(query: bytes) -> list[bytes]:
+    """What an attacker, or a broken server, may send before the answer comes."""
+    other_number = bytes([query[0] ^ 1]) + query[1:2] + b"\x80" + query[3:]
+    other_question = query[:2] + b"\x81" + query[3:].replace(b"\x07example", b"\x07elpmaxe")
+    return [b"", b"\x00", query[:2] + b"\x80", query, other_number, other_question, b"\xff" * 30_000] * 3
+
+
+@pytest.mark.conformance("C302", "S21")
+async def test_what_is_no_answer_to_the_question_is_not_heard() -> None:
+    server = DnsServer(ZONE)
+    answering = Shouting(noise, lambda query: server.answer(query, "udp") or b"")
+    loop = asyncio.get_running_loop()
+    transport, _protocol = await loop.create_datagram_endpoint(lambda: answering, local_addr=("127.0.0.1", 0))
+    try:
+        ours = DnsResolver((transport.get_extra_info("sockname"),), lifetime_s=5.0)
+        assert len(await ours.mail_exchangers("example.test")) == 2
+        assert len(server.asked) == 1
+    finally:
+        transport.close()
+
+
+@pytest.mark.conformance("C302", "S21")
+async def test_a_datagram_of_64_kib_is_not_taken_apart() -> None:
+    answering = Shouting(lambda _query: [], lambda query: query[:2] + b"\x80" + query[3:] + b"\x00" * 60_000)
+    loop = asyncio.get_running_loop()
+    transport, _protocol = await loop.create_datagram_endpoint(lambda: answering, local_addr=("127.0.0.1", 0))
+    try:
+        with pytest.raises(TemporaryDnsFailure, match="NoNameservers"):
+            await DnsResolver((transport.get_extra_info("sockname"),)).mail_exchangers("example.test")
+    finally:
+        transport.close()

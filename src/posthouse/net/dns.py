@@ -11,19 +11,18 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, assert_never
+from typing import Protocol, TypeAlias, assert_never
 
 import dns.asyncresolver
 import dns.exception
-import dns.flags
 import dns.message
 import dns.name
-import dns.nameserver
-import dns.rcode
 import dns.rdatatype
 import dns.resolver
 from dns.rdata import Rdata
 from dns.rdtypes.ANY.MX import MX
+
+from posthouse.net.dns_exchange import NameServer, has_authority
 
 LOOKUP_LIFETIME_S = 20.0
 KEEP_AT_LEAST_S = 5.0
@@ -178,7 +177,7 @@ class DnsResolver:
             ttl = min(ttl, answer.chaining_result.minimum_ttl)
             if answer.rrset is not None:
                 return _records(answer), _between(ttl, KEEP_AT_MOST_S)
-            if not answer.response.answer or _has(answer.response, dns.rdatatype.SOA):
+            if not answer.response.answer or has_authority(answer.response, dns.rdatatype.SOA):
                 return _Records(), _between(ttl, KEEP_NOTHING_AT_MOST_S)
             if answer.canonical_name == name:
                 return _Unknown("records that nobody asked for"), KEEP_AT_LEAST_S
@@ -218,20 +217,6 @@ class _Cache:
             self.size -= _size(kept[0])
 
 
-class _NameServer(dns.nameserver.Do53Nameserver):
-    """Does not take "ask somebody else" for "there is nothing": a lame server is no better than a silent one."""
-
-    async def async_query(self, *args: Any, **options: Any) -> dns.message.Message:
-        response = await super().async_query(*args, **options)
-        if _is_lame(response):
-            raise _Lame
-        return response
-
-
-class _Lame(dns.exception.FormError):
-    """The server does not know and names others; of all errors, this kind makes dnspython ask the next server."""
-
-
 def _stub(servers: tuple[tuple[str, int], ...]) -> dns.asyncresolver.Resolver:
     """dnspython's resolver, which asks one server after the other until one knows."""
     try:
@@ -241,22 +226,9 @@ def _stub(servers: tuple[tuple[str, int], ...]) -> dns.asyncresolver.Resolver:
         servers = (("127.0.0.1", 53),)
         stub = dns.asyncresolver.Resolver(configure=False)
     asked = servers or tuple((str(server), stub.port) for server in stub.nameservers)
-    stub.nameservers = [_NameServer(host, port) for host, port in asked]
+    stub.nameservers = [NameServer(host, port) for host, port in asked]
     stub.search = []
     return stub
-
-
-def _is_lame(response: dns.message.Message) -> bool:
-    """Whether a server that has no answer has no say in it either: a referral, or no recursion (RFC 2308 §2.2)."""
-    if response.answer or response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-        return False
-    if _has(response, dns.rdatatype.SOA):
-        return False
-    return _has(response, dns.rdatatype.NS) or not response.flags & (dns.flags.AA | dns.flags.RA)
-
-
-def _has(response: dns.message.Message, kind: dns.rdatatype.RdataType) -> bool:
-    return any(rrset.rdtype == kind for rrset in response.authority)
 
 
 def _records(answer: Iterable[Rdata]) -> _Records:

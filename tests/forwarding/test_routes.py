@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 
 from posthouse.config_values import Endpoint
 from posthouse.forwarding import routes
 from posthouse.forwarding.routes import Hop, NoRoute, Router
 from posthouse.mail.reply import Reply
-from posthouse.net.dns import MxHost
+from posthouse.net.dns import Addresses, MxHost
 from tests.fake_world import FakeRandom, FakeResolver
 
 
@@ -17,6 +21,7 @@ def router(
     broken: frozenset[str] = frozenset(),
     explicit: dict[str, Endpoint] | None = None,
     allow_private: bool = False,
+    own: tuple[str, ...] = (),
     seed: int = 1,
 ) -> Router:
     return Router(
@@ -26,6 +31,7 @@ def router(
         port=25,
         allow_private=allow_private,
         random=FakeRandom(seed),
+        is_own=lambda address, port: address in own and port == 25,
     )
 
 
@@ -63,8 +69,12 @@ async def test_the_null_mx_takes_no_mail() -> None:
     assert (said.code, str(said.enhanced)) == (556, "5.1.10")
 
 
-async def test_a_null_mx_beside_real_ones_means_nothing() -> None:
-    assert await names(router({"there.test": (MxHost(0, ""), MxHost(10, "a.test"))})) == ["a.test"]
+@pytest.mark.conformance("C207")
+@pytest.mark.parametrize("null_preference", [0, 20])
+async def test_a_null_mx_beside_real_ones_is_an_error(null_preference: int) -> None:
+    said = await refusal(router({"there.test": (MxHost(10, "a.test"), MxHost(null_preference, ""))}))
+    assert said == routes.NULL_MX_AND_OTHERS
+    assert said.is_permanent
 
 
 async def test_we_and_hosts_no_better_than_we_are_left_out() -> None:
@@ -111,20 +121,36 @@ async def test_an_address_literal_is_its_host(literal: str, host: str) -> None:
     assert await router(allow_private=True).addresses(Hop(host, 25, configured=False)) == (host,)
 
 
+MAPPED = ("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::ffff:0.0.0.0")
+NAT64 = ("64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b::a9fe:a9fe", "64:ff9b::", "64:ff9b:1::808:808")
+TUNNELLED = ("2002:7f00:1::", "2002:a00:1::1", "2002:c0a8:101::", "2001:0:808:808::80ff:fffe")
 PRIVATE = (
+    *MAPPED,
+    *NAT64,
+    *TUNNELLED,
     "127.0.0.1",
     "10.1.2.3",
     "192.168.1.1",
     "169.254.169.254",
     "0.0.0.0",
     "224.0.0.1",
+    "240.0.0.1",
+    "255.255.255.255",
+    "100.64.0.1",
+    "::",
     "::1",
+    "::7f00:1",
     "fe80::1",
+    "fec0::1",
     "fd00::1",
+    "ff02::1",
+    "2001:db8::1",
+    "4000::1",
 )
 
 
-@pytest.mark.parametrize("address", [*PRIVATE, "::ffff:127.0.0.1"])
+@pytest.mark.conformance("C302", "S21")
+@pytest.mark.parametrize("address", PRIVATE)
 async def test_private_addresses_are_not_connected_to(address: str) -> None:
     using = router(addresses={"a.test": (address,)})
     assert await using.addresses(Hop("a.test", 25, configured=False)) == NoRoute(routes.PRIVATE_ONLY)
@@ -162,3 +188,139 @@ async def test_a_mistake_in_our_configuration_bounces_nothing(addresses: dict[st
     found = await router(addresses=addresses).addresses(Hop("smart.test", 25, configured=True))
     assert isinstance(found, NoRoute)
     assert found.reply.is_transient
+
+
+NOBODYS = ("0.0.0.0", "::", "::ffff:0.0.0.0", "224.0.0.1", "ff02::1", "255.255.255.255")
+
+
+@pytest.mark.conformance("C302")
+@pytest.mark.parametrize("address", NOBODYS)
+async def test_what_is_no_host_is_not_connected_to_even_where_private_is_allowed(address: str) -> None:
+    using = router(addresses={"a.test": (address,)}, allow_private=True)
+    assert await using.addresses(Hop("a.test", 25, configured=False)) == NoRoute(routes.PRIVATE_ONLY)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1", "64:ff9b::808:808"])
+async def test_the_internet_is_public(address: str) -> None:
+    using = router(addresses={"a.test": (address,)})
+    assert await using.addresses(Hop("a.test", 25, configured=False)) == (address,)
+
+
+async def test_one_address_in_two_spellings_is_tried_once() -> None:
+    using = router(addresses={"a.test": ("::ffff:8.8.8.8", "8.8.8.8")})
+    assert await using.addresses(Hop("a.test", 25, configured=False)) == ("8.8.8.8",)
+
+
+@pytest.mark.conformance("C86")
+async def test_private_addresses_alone_say_nothing_while_a_family_cannot_be_asked() -> None:
+    class HalfResolver(FakeResolver):
+        async def addresses(self, host: str) -> Addresses:
+            return Addresses((await super().addresses(host)).found, complete=False)
+
+    using = replace(router(), resolver=HalfResolver(addresses={"a.test": ("10.0.0.1",), "b.test": ("8.8.8.8",)}))
+    assert await using.addresses(Hop("a.test", 25, configured=False)) == NoRoute(routes.DNS_LATER)
+    assert await using.addresses(Hop("b.test", 25, configured=False)) == ("8.8.8.8",)
+
+
+HOUSES = {name: (f"8.8.8.{number}",) for number, name in enumerate(("a.test", "b.test", "c.test", "us.test"))}
+OURS = HOUSES["us.test"]
+
+
+async def led_to(using: Router, domain: str = "there.test") -> dict[str, bool]:
+    """The hosts of a domain in their order, and whether each may be connected to."""
+    route = await using.route(domain)
+    assert not isinstance(route, NoRoute), route
+    found = {hop.host: await using.addresses(hop) for hop in route}
+    assert {each for each in found.values() if isinstance(each, NoRoute)} <= {NoRoute(routes.LOOPS_BACK)}
+    return {host: not isinstance(each, NoRoute) for host, each in found.items()}
+
+
+@pytest.mark.conformance("C77")
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_host_with_our_address_is_we_under_another_name(seed: int) -> None:
+    """It is not tried, nor what is no better; not even an equal one that chance has put before it."""
+    mx = (MxHost(5, "a.test"), MxHost(10, "us.test"), MxHost(10, "b.test"), MxHost(20, "c.test"))
+    using = router({"there.test": mx}, HOUSES, own=OURS, seed=seed)
+    assert await led_to(using) == {"a.test": True, "us.test": False, "b.test": False, "c.test": False}
+    assert all((await led_to(router({"there.test": mx}, HOUSES, seed=seed))).values())
+
+
+@pytest.mark.conformance("C77")
+async def test_we_as_the_only_host_by_address() -> None:
+    using = router({"there.test": (MxHost(10, "us.test"),)}, HOUSES, own=OURS)
+    assert await led_to(using) == {"us.test": False}
+    assert await led_to(router({"us.test": ()}, HOUSES, own=OURS), "us.test") == {"us.test": False}
+    assert await led_to(using, f"[{OURS[0]}]") == {OURS[0]: False}
+
+
+async def test_another_port_at_our_address_is_somebody_else() -> None:
+    using = replace(router({"there.test": (MxHost(10, "us.test"),)}, HOUSES, own=OURS), port=2525)
+    assert await led_to(using) == {"us.test": True}
+
+
+async def test_loopback_in_a_zone_is_not_this_house_but_no_host_at_all() -> None:
+    mx = (MxHost(10, "localhost.there.test"), MxHost(20, "a.test"))
+    addresses = {**HOUSES, "localhost.there.test": ("127.0.0.1",)}
+    using = router({"there.test": mx}, addresses, own=("127.0.0.1",))
+    first, second = await using.route("there.test")  # type: ignore[misc]
+    assert await using.addresses(first) == NoRoute(routes.PRIVATE_ONLY)
+    assert await using.addresses(second) == HOUSES["a.test"]
+    allowed = replace(using, allow_private=True)
+    assert await led_to(allowed) == {"localhost.there.test": False, "a.test": False}
+
+
+async def test_a_host_that_cannot_be_asked_about_stands_in_nobodys_way() -> None:
+    mx = (MxHost(10, "gone.test"), MxHost(10, "broken.test"), MxHost(20, "a.test"))
+    using = router({"there.test": mx}, HOUSES, own=OURS, broken=frozenset({"broken.test"}))
+    route = await using.route("there.test")
+    assert not isinstance(route, NoRoute)
+    assert await using.addresses(route[-1]) == HOUSES["a.test"]
+
+
+async def test_a_host_whose_name_servers_hang_holds_up_the_others_for_seconds_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class HangingResolver(FakeResolver):
+        async def addresses(self, host: str) -> Addresses:
+            if host == "hangs.test":
+                await asyncio.Event().wait()
+            return await super().addresses(host)
+
+    monkeypatch.setattr(routes, "RIVALS_TIMEOUT_S", 0.01)
+    mx = {"there.test": (MxHost(10, "hangs.test"), MxHost(20, "a.test"))}
+    using = replace(router(), resolver=HangingResolver(mx, HOUSES))
+    route = await using.route("there.test")
+    assert not isinstance(route, NoRoute)
+    assert await using.addresses(route[1]) == HOUSES["a.test"]
+
+
+async def test_a_configured_next_hop_that_is_we_waits_for_the_operator() -> None:
+    using = router(addresses=HOUSES, own=OURS)
+    assert await using.addresses(Hop("us.test", 25, configured=True)) == NoRoute(routes.NEXT_HOP_IS_OURSELVES)
+    assert routes.NEXT_HOP_IS_OURSELVES.is_transient
+    assert await using.addresses(Hop("us.test", 2525, configured=True)) == OURS
+
+
+async def test_localhost_is_no_question_for_name_servers() -> None:
+    using = router()
+    assert await using.addresses(Hop("localhost", 25, configured=True)) == ("::1", "127.0.0.1")
+    assert await using.addresses(Hop("localhost", 25, configured=False)) == NoRoute(routes.NO_MAIL_HOST)
+
+
+@pytest.mark.conformance("C88")
+async def test_an_address_in_place_of_a_hosts_name_is_taken_for_what_it_is() -> None:
+    using = router({"there.test": (MxHost(10, "8.8.8.8"), MxHost(20, "10.0.0.1"))})
+    first, second = await using.route("there.test")  # type: ignore[misc]
+    assert await using.addresses(first) == ("8.8.8.8",)
+    assert await using.addresses(second) == NoRoute(routes.PRIVATE_ONLY)
+
+
+@pytest.mark.conformance("C84")
+async def test_three_hundred_deliveries_to_three_equal_hosts() -> None:
+    using = router({"there.test": tuple(MxHost(10, name) for name in ("a.test", "b.test", "c.test"))}, seed=84)
+    orders = [tuple(await names(using)) for _delivery in range(300)]
+    assert len(set(orders)) == 6
+    for place in range(3):
+        seen = Counter(order[place] for order in orders)
+        # Two degrees of freedom: chance exceeds 13.8 once in a thousand times.
+        assert sum((seen[name] - 100) ** 2 / 100 for name in ("a.test", "b.test", "c.test")) < 13.8

@@ -458,7 +458,10 @@ async def test_what_is_no_answer_to_the_question_is_not_heard() -> None:
 
 
 @pytest.mark.conformance("C302", "S21")
-async def test_a_datagram_of_64_kib_is_not_taken_apart() -> None:
+async def test_a_datagram_of_64_kib_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[int] = []
+    parse = dns.message.from_wire
+    monkeypatch.setattr(dns.message, "from_wire", lambda wire, **how: parsed.append(len(wire)) or parse(wire, **how))
     answering = Shouting(lambda _query: [], lambda query: query[:2] + b"\x80" + query[3:] + b"\x00" * 60_000)
     loop = asyncio.get_running_loop()
     transport, _protocol = await loop.create_datagram_endpoint(lambda: answering, local_addr=("127.0.0.1", 0))
@@ -467,3 +470,4 @@ async def test_a_datagram_of_64_kib_is_not_taken_apart() -> None:
             await DnsResolver((transport.get_extra_info("sockname"),)).mail_exchangers("example.test")
     finally:
         transport.close()
+    assert parsed == []

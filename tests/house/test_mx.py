@@ -216,7 +216,7 @@ def street(folder: str, factory: pytest.TempPathFactory, world: World, **tables:
 @pytest.fixture(scope="module")
 def by_mx(tmp_path_factory: pytest.TempPathFactory, names: DnsServer) -> Iterator[Street]:
     """May go to private addresses. Its resolver is the real one, and less patient."""
-    world = World(resolver=DnsResolver((names.address,), lifetime_s=1.0))
+    world = World(resolver=DnsResolver((names.address,), lifetime_s=2.0))
     yield from street("by_mx", tmp_path_factory, world, forwarding={"allow_private_next_hops": True})
 
 

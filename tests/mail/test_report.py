@@ -174,12 +174,11 @@ def test_status_fits_the_action(action: Action, told: Reply, status: str) -> Non
 def test_the_human_part_tells_what_happened_and_what_to_do() -> None:
     text = parts(parsed(build_report(request())))[0].get_content()
     flat = " ".join(text.split())
-    assert "Your message to nobdy@south.test could not be delivered. It will not be tried again." in flat
-    assert "There is no mailbox of that name there. The cause is at the recipient's house." in flat
+    assert flat.startswith('Your message "Hello" to nobdy@south.test could not be delivered. It will not be tried')
+    assert "There is no mailbox of that name there. The cause is the address; no server is at fault." in flat
     assert "What to do: Check the spelling" in flat
     assert "The other server, mx.south.test (192.0.2.7), answered: > 550 5.1.1 No such user here" in flat
     assert "Last tried on 3 March 2026, 10:13 UTC." in flat
-    assert "1 min 1 s before this report" in flat
     assert "01ORIGINAL" in flat
     assert max(map(len, text.splitlines())) <= 76
 
@@ -352,4 +351,4 @@ def test_a_quoted_recipient_is_spelled_as_in_the_envelope() -> None:
 
 def test_the_address_that_the_sender_wrote_is_named() -> None:
     text = parts(parsed(build_report(request(recipient(original_recipient="rfc822;bob@north.test")))))[0].get_content()
-    assert "(You wrote to bob@north.test.)" in " ".join(text.split())
+    assert "to nobdy@south.test (you wrote to bob@north.test) could" in " ".join(text.split())

@@ -134,7 +134,7 @@ def test_codes_are_explained() -> None:
     (line,) = tell([DEFERRED])
     assert line.details[0] == "To bob@south.test, attempt 1 at mx.south.test (192.0.2.2), took 340 ms"
     assert line.details[1].endswith("(recipient's house)")
-    assert line.details[2].startswith("Nothing to do yet")
+    assert line.details[2].startswith("What to do: Nothing yet")
     assert not tell([dataclasses.replace(DEFERRED, outcome="failed")])[0].details[2].startswith("Nothing to do yet")
 
 

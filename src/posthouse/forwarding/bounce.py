@@ -11,8 +11,9 @@ from contextlib import aclosing
 
 from posthouse.admission.reports import Reports, ReportWriter, reported
 from posthouse.forwarding.relay import Attempt
-from posthouse.forwarding.verdict import Verdict
+from posthouse.forwarding.verdict import Verdict, said_by_peer
 from posthouse.mail.address import Address
+from posthouse.mail.outcome import Uncertain
 from posthouse.mail.report_request import RETURN_LIMIT_OCTETS, Action, OriginalMessage, RecipientStatus
 from posthouse.mail.spool import SpoolMessage
 from posthouse.storage.errors import StorageError
@@ -74,15 +75,17 @@ class Bouncer:
 
 
 def _status(attempt: Attempt, verdict: Verdict, action: Action, now: float) -> RecipientStatus:
-    row = verdict.row
+    row, last = verdict.row, verdict.last
     return RecipientStatus(
         final_recipient=row.forward_path,
         action=action,
-        reply=verdict.reply,
-        from_peer=verdict.from_peer,
+        reply=last.reply,
+        from_peer=said_by_peer(last),
         remote_host=attempt.next_hop,
         remote_ip=attempt.address,
         original_recipient=row.original_recipient,
         last_attempt_at=now,
         will_retry_until=row.expires_at if action is Action.DELAYED else None,
+        expired=verdict.expired_after is not None,
+        may_have_arrived=isinstance(last, Uncertain),
     )

@@ -27,6 +27,8 @@ class Verdict:
     outcome: Outcome
     settled: Settled
     report: Action | None = None
+    expired_after: Deferred | Uncertain | None = None
+    """The last outcome of a recipient whose time ran out; `outcome` is what we made of it."""
 
     @property
     def outcome_name(self) -> str:
@@ -38,9 +40,14 @@ class Verdict:
         return self.outcome.reply
 
     @property
+    def last(self) -> Outcome:
+        """What the last attempt itself came to."""
+        return self.expired_after or self.outcome
+
+    @property
     def from_peer(self) -> bool:
         """Whether the next hop said it, rather than we."""
-        return isinstance(self.outcome, Delivered) or _said_by_peer(self.outcome)
+        return said_by_peer(self.outcome)
 
 
 def judge(
@@ -63,7 +70,9 @@ def judge(
         case Deferred() | Uncertain():
             next_at = schedule.next_attempt(now, row.attempts, row.expires_at, random)
             if next_at is None:
-                return _given_up(row, Failed(_expired(outcome.reply), from_peer=_said_by_peer(outcome)))
+                # The words are ours; the peer's own are in what it expired after.
+                failed = Failed(_expired(outcome.reply), from_peer=False)
+                return replace(_given_up(row, failed), expired_after=outcome)
             tell = _wants(row, Notify.DELAY) and schedule.wants_delay_notice(
                 now, row.message.accepted_at, already=row.delay_notified
             )
@@ -102,8 +111,17 @@ def _expired(last: Reply) -> Reply:
     return Reply(550, EnhancedCode(5, 4, 7), f"Tried until the message expired. The last answer was: {last}")
 
 
-def _said_by_peer(outcome: Deferred | Failed | Uncertain) -> bool:
-    return not isinstance(outcome, Uncertain) and outcome.from_peer
+def said_by_peer(outcome: Outcome) -> bool:
+    """Whether its reply is the next hop's own, rather than ours."""
+    match outcome:
+        case Delivered():
+            return True
+        case Uncertain():
+            return False
+        case Deferred() | Failed():
+            return outcome.from_peer
+        case _:
+            assert_never(outcome)
 
 
 def _settled(row: SpoolRow, reply: Reply, not_before: float | None, *, delay_notified: bool = False) -> Settled:

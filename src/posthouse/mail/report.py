@@ -63,8 +63,11 @@ def build_report(request: ReportRequest) -> Report:
 def status_code(status: RecipientStatus) -> str:
     """The Status field: the peer's enhanced code where it can be believed and fits the action, else x.0.0.
 
-    "failed" may stand beside a transient status: it says why the attempts were in vain (RFC 3464 §2.3.3).
+    "failed" may stand beside a transient status: what lasts until it is given up is of class 4 (RFC 3463 §2), and time
+    that ran out is 4.4.7; the last answer stands in Diagnostic-Code.
     """
+    if status.expired and status.action is Action.FAILED:
+        return "4.4.7"
     classes = _CLASSES.get(status.action, (2,))
     enhanced = trusted_enhanced(status.reply)
     if enhanced is not None and enhanced.klass in classes:

@@ -148,7 +148,7 @@ def _explained(reply_text: str, *, final: bool) -> Iterator[str]:
     if reply is not None:
         explained = explain(reply, final=final)
         yield f"{explained.sentence} ({explained.side})"
-        yield explained.advice
+        yield f"What to do: {explained.advice}"
 
 
 def _who(reverse_path: str | None) -> str:

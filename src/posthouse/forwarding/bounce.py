@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from contextlib import aclosing
 
 from posthouse.admission.reports import Reports, ReportWriter, reported
+from posthouse.forwarding.pace import ReportPace
 from posthouse.forwarding.relay import Attempt
-from posthouse.forwarding.verdict import Verdict, said_by_peer
+from posthouse.forwarding.verdict import REPORT_IN_LINE, Verdict, report_later, said_by_peer
 from posthouse.mail.address import Address
 from posthouse.mail.outcome import Uncertain
 from posthouse.mail.report_request import RETURN_LIMIT_OCTETS, Action, OriginalMessage, RecipientStatus
@@ -19,15 +20,32 @@ from posthouse.mail.spool import SpoolMessage
 from posthouse.storage.errors import StorageError
 from posthouse.storage.interfaces import Content
 
+_CAN_WAIT = (Action.FAILED, Action.DELAYED)
+"""Success is reported only once to each who asked for it, and only while it is being recorded."""
+
 NULL_REVERSE_PATH = "the message came from the null path, to which nothing is returned"
 
 
 class Bouncer:
     """Makes the reports that the verdicts of one attempt cause: one for each action, about all its recipients."""
 
-    def __init__(self, content: Content, writer: ReportWriter) -> None:
+    def __init__(self, content: Content, writer: ReportWriter, pace: ReportPace) -> None:
         self._content = content
         self._writer = writer
+        self._pace = pace
+
+    def in_pace(self, verdicts: Sequence[Verdict], now: float) -> list[Verdict]:
+        """The verdicts of one attempt; where the sender's turn has not come, without the reports that can wait."""
+        sender = verdicts[0].row.reverse_path
+        if sender is None or not any(verdict.report in _CAN_WAIT for verdict in verdicts):
+            return list(verdicts)
+        wait_s = self._pace.wait_s(sender)
+        if not wait_s:
+            return list(verdicts)
+        return [
+            report_later(verdict, now + wait_s, REPORT_IN_LINE) if verdict.report in _CAN_WAIT else verdict
+            for verdict in verdicts
+        ]
 
     async def add_reports(self, reports: Reports, attempt: Attempt, verdicts: Sequence[Verdict], now: float) -> None:
         """Add the reports that these verdicts ask for."""

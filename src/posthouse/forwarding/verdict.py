@@ -14,6 +14,7 @@ from posthouse.mail.spool import Settled, SpoolRow
 from posthouse.mail.world import Random
 
 REPORT_LATER = "This is final, but the report to the sender could not be written yet"
+REPORT_IN_LINE = "This is final, but its report waits: the sender gets many reports at the moment"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +84,17 @@ def judge(
 
 
 def without_report(verdict: Verdict, schedule: RetrySchedule, now: float) -> Verdict:
-    """The same where the report cannot be made now: what was delivered stays so, nobody fails untold."""
+    """The same where the report cannot be made now."""
+    return report_later(verdict, now + schedule.intervals_s[0], REPORT_LATER)
+
+
+def report_later(verdict: Verdict, until: float, why: str) -> Verdict:
+    """The same without its report: what was delivered stays so, and nobody fails untold, but waits `until` then."""
     match verdict.report:
         case Action.FAILED:
-            last = reply(451, "4.3.0", f"{REPORT_LATER}: {verdict.reply}")
-            settled = _settled(verdict.row, last, now + schedule.intervals_s[0])
-            return Verdict(row=verdict.row, outcome=Deferred(last, verdict.from_peer), settled=settled)
+            last = reply(451, "4.3.0", f"{why}: {verdict.last.reply}")
+            settled = _settled(verdict.row, last, until)
+            return Verdict(row=verdict.row, outcome=Deferred(last, from_peer=False), settled=settled)
         case Action.DELAYED:
             settled = replace(verdict.settled, delay_notified=verdict.row.delay_notified)
             return replace(verdict, settled=settled, report=None)

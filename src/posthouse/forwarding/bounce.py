@@ -6,6 +6,7 @@ report does not exist.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import aclosing
 
@@ -20,6 +21,8 @@ from posthouse.mail.spool import SpoolMessage
 from posthouse.storage.errors import StorageError
 from posthouse.storage.interfaces import Content
 
+_PORT = re.compile(r":[0-9]+\Z")
+_IPV4 = re.compile(r"[0-9]+(\.[0-9]+){3}")
 _CAN_WAIT = (Action.FAILED, Action.DELAYED)
 """Success is reported only once to each who asked for it, and only while it is being recorded."""
 
@@ -99,7 +102,7 @@ def _status(attempt: Attempt, verdict: Verdict, action: Action, now: float) -> R
         action=action,
         reply=last.reply,
         from_peer=said_by_peer(last),
-        remote_host=attempt.next_hop,
+        remote_host=_host(attempt.next_hop),
         remote_ip=attempt.address,
         original_recipient=row.original_recipient,
         last_attempt_at=now,
@@ -107,3 +110,9 @@ def _status(attempt: Attempt, verdict: Verdict, action: Action, now: float) -> R
         expired=verdict.expired_after is not None,
         may_have_arrived=isinstance(last, Uncertain),
     )
+
+
+def _host(next_hop: str) -> str:
+    """The name of a next hop without its port, an address as a literal (RFC 3464 §2.1.2: the type is `dns`)."""
+    host = _PORT.sub("", next_hop)
+    return f"[{host}]" if _IPV4.fullmatch(host) else host

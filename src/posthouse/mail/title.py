@@ -12,7 +12,8 @@ _MAX_OCTETS = 2000
 
 def title_of(beginning: bytes) -> str:
     """The Subject with its encoded words read, "" where there is none. It may hold any character."""
-    header, _, _ = beginning.partition(b"\r\n\r\n")
+    # What begins with an empty line has no header section.
+    header = b"" if beginning.startswith(b"\r\n") else beginning.partition(b"\r\n\r\n")[0]
     found = _SUBJECT.search(header)
     if found is None:
         return ""

@@ -263,6 +263,23 @@ def test_what_the_peer_cannot_take_comes_back_unsent(
     assert (told.action, told.report_queue_id is None, count) == ("failed", False, 1)
 
 
+@pytest.mark.conformance("C201")
+def test_a_utf8_recipient_of_a_sender_who_can_read_it(tmp_path: Path) -> None:
+    with far(NO_SUCH) as next_hop, house_to(next_hop, tmp_path) as house:
+        send(house, "<jörg@there.test> ORCPT=utf-8;j\\x{F6}rg@there.test", mail=" SMTPUTF8", letter=UTF8_LETTER)
+        with Wire(house.ports["pop3"]) as reader:
+            assert reader.pop3("UTF8").startswith(b"+OK")
+            assert reader.login(ADA).startswith(b"+OK")
+            octets = reader.retrieve(1)
+    _, parts, _ = read(octets)
+    kinds = [part.get_content_type() for part in parts]
+    assert kinds == ["text/plain", "message/global-delivery-status", "message/global"]
+    assert "Final-Recipient: utf-8; jörg@there.test\r\n".encode() in octets
+    assert "Original-Recipient: utf-8; jörg@there.test\r\n".encode() in octets
+    assert b"\r\nAction: failed\r\n" in octets
+    assert b"=?utf-8?" not in octets.lower().partition(b"\r\n\r\n")[2]
+
+
 BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
 DOTS = b".\r\n..\r\n.MAIL FROM:<x@y.test>\r\n"
 SMUGGLED = ["", "a\n.\n", "a\n.\r", "a\r.\r", "a\r.", "\0.", ".", "a\n.\nMAIL FROM:<x@y.test>\n"]

@@ -248,6 +248,18 @@ def test_any_text_gives_a_report_without_defects(text: str, host: str, envid: st
     parsed(build_report(request(status, envelope_id=envid, message_id=host, smtputf8=smtputf8)))
 
 
+@pytest.mark.conformance("C174", "S22")
+def test_many_long_answers_make_no_large_report() -> None:
+    def evil(number: int) -> RecipientStatus:
+        answer = Reply(550, EnhancedCode(5, 1, 1), "\n".join(f"{number} {'x' * 900}" for _ in range(100)))
+        return recipient(final_recipient=parse_address(f"n{number}@south.test"), reply=answer)
+
+    one, hundred = (build_report(request(*map(evil, range(count)))) for count in (1, 100))
+    assert len(one.content) < 25_000
+    assert len(hundred.content) < 400_000
+    assert len(groups(hundred)) == 101
+
+
 def test_a_long_diagnostic_is_folded_and_unfolds_to_itself() -> None:
     words = " ".join(f"word{n}" for n in range(60))
     report = build_report(request(recipient(reply=Reply(550, EnhancedCode(5, 7, 1), f"first\n{words}"))))

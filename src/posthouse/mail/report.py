@@ -126,13 +126,13 @@ def _status(request: ReportRequest, utf8: bool) -> _Part:
     fields.append(field("Arrival-Date", date_time(original.arrived_at)))
     body = b"".join(fields)
     for status in request.recipients:
-        body += b"\r\n" + _recipient_fields(status, utf8)
+        body += b"\r\n" + _recipient_fields(status, utf8, reply_lines(status, len(request.recipients)))
     if body.isascii():
         return _Part("message/delivery-status", body)
     return _Part("message/global-delivery-status", body, "8bit")
 
 
-def _recipient_fields(status: RecipientStatus, utf8: bool) -> bytes:
+def _recipient_fields(status: RecipientStatus, utf8: bool, answer: list[str]) -> bytes:
     fields = []
     if status.original_recipient is not None:
         kind, _, decoded = status.original_recipient.partition(";")
@@ -143,7 +143,7 @@ def _recipient_fields(status: RecipientStatus, utf8: bool) -> bytes:
     if status.from_peer:
         if status.remote_host:
             fields.append(field("Remote-MTA", f"dns; {_plain(status.remote_host)}"))
-        lines = "\r\n ".join(fold("Diagnostic-Code: smtp", clipped(_plain(line))) for line in reply_lines(status))
+        lines = "\r\n ".join(fold("Diagnostic-Code: smtp", clipped(_plain(line))) for line in answer)
         fields.append(field("Diagnostic-Code", f"smtp; {lines}"))
     if status.last_attempt_at is not None:
         fields.append(field("Last-Attempt-Date", date_time(status.last_attempt_at)))

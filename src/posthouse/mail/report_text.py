@@ -16,6 +16,8 @@ from posthouse.mail.title import title_of
 from posthouse.mail.words import cut, duration, moment, some, visible
 
 MAX_REPLY_LINES = 20
+"""Of one reply; fewer where a report quotes many, so that a hundred recipients do not make a large report."""
+_MAX_LINES_IN_ALL = 200
 MAX_REPLY_LINE_CHARACTERS = 500
 MAX_TITLE_CHARACTERS = 60
 _WIDTH = 76
@@ -63,7 +65,8 @@ def human_text(request: ReportRequest, returned: str) -> str:
     message = f'Your message "{title}"' if title else "Your message"
     paragraphs: list[str] = []
     for group in _alike(request.recipients):
-        paragraphs.extend(_about(message, group, request.now - original.arrived_at))
+        quote = _quoted(reply_lines(group[0], len(request.recipients)))
+        paragraphs.extend(_about(message, group, quote, request.now - original.arrived_at))
     paragraphs.append(
         _wrapped(
             f"If you ask somebody for help, show them all of this. It was written by {request.hostname}, which took "
@@ -73,12 +76,16 @@ def human_text(request: ReportRequest, returned: str) -> str:
     return "\n\n".join(paragraphs) + "\n"
 
 
-def reply_lines(status: RecipientStatus) -> list[str]:
-    """The reply as it stood on the wire, line by line, bounded and free of control characters (RFC 3461 §9.2)."""
+def reply_lines(status: RecipientStatus, recipients: int) -> list[str]:
+    """The reply as it stood on the wire, line by line, free of control characters (RFC 3461 §9.2).
+
+    Bounded, by how many recipients the report is about.
+    """
     reply = status.reply
+    limit = max(2, min(MAX_REPLY_LINES, _MAX_LINES_IN_ALL // recipients))
     texts = [cut(visible(line.rstrip("\r")), MAX_REPLY_LINE_CHARACTERS, "...") for line in reply.text.split("\n")]
-    if len(texts) > MAX_REPLY_LINES:
-        texts = [*texts[: MAX_REPLY_LINES - 1], "..."]
+    if len(texts) > limit:
+        texts = [*texts[: limit - 1], "..."]
     enhanced = cut(f"{reply.enhanced} ", 20, "... ") if reply.enhanced else ""
     last = len(texts) - 1
     return [f"{reply.code}{' ' if n == last else '-'}{enhanced}{text}".rstrip() for n, text in enumerate(texts)]
@@ -93,7 +100,7 @@ def _alike(recipients: Iterable[RecipientStatus]) -> list[list[RecipientStatus]]
     return list(groups.values())
 
 
-def _about(message: str, group: list[RecipientStatus], waited_s: float) -> list[str]:
+def _about(message: str, group: list[RecipientStatus], quote: str, waited_s: float) -> list[str]:
     """The paragraphs about recipients of whom the same is to be said."""
     status = group[0]
     named = [_named(each) for each in group]
@@ -106,7 +113,7 @@ def _about(message: str, group: list[RecipientStatus], waited_s: float) -> list[
         explained = _explained(status)
         paragraphs.append(_wrapped(f"{explained.sentence} {_SIDES[explained.side]}"))
         paragraphs.append(_wrapped(f"What to do: {explained.advice}"))
-    paragraphs.extend(_words(status))
+    paragraphs.extend(_words(status, quote))
     if status.last_attempt_at is not None and status.action in (Action.FAILED, Action.DELAYED):
         paragraphs.append(f"Last tried on {moment(status.last_attempt_at)}.")
     return paragraphs
@@ -119,14 +126,14 @@ def _explained(status: RecipientStatus) -> Explanation:
     return explain(status.reply, final=failed)
 
 
-def _words(status: RecipientStatus) -> list[str]:
+def _words(status: RecipientStatus, quote: str) -> list[str]:
     """The other server's words, quoted; else ours, where there is something to tell."""
     if status.from_peer:
         place = f" ({cut(visible(status.remote_ip), 64)})" if status.remote_ip else ""
         host = cut(visible(status.remote_host), 255) or "unnamed"
-        return [_wrapped(f"The other server, {host}{place}, answered:"), _quoted(status)]
+        return [_wrapped(f"The other server, {host}{place}, answered:"), quote]
     if status.action in (Action.FAILED, Action.DELAYED):
-        return ["As our own log has it:", _quoted(status)]
+        return ["As our own log has it:", quote]
     return []
 
 
@@ -173,9 +180,9 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _quoted(status: RecipientStatus) -> str:
+def _quoted(lines: Iterable[str]) -> str:
     # The quote mark keeps a peer's words from passing for ours.
     return "\n".join(
         textwrap.fill(line, _WIDTH, initial_indent="> ", subsequent_indent=">   ", break_on_hyphens=False)
-        for line in reply_lines(status)
+        for line in lines
     )

@@ -26,6 +26,8 @@ from tests.running_house import RunningHouse
 ADA, NOBDY = "ada@here.test", "nobdy@there.test"
 LETTER = b"From: ada@here.test\r\nSubject: hi\r\nMessage-ID: <1@here.test>\r\nDate: x\r\n\r\nsecret\r\n"
 NO_SUCH: dict[str, str | bytes] = {"RCPT": "550 5.1.1 No such user"}
+TRIES = 400
+"""How often the queue is looked at before a test has failed: 20 s at most."""
 NO_DSN = EHLO.replace("250-DSN\r\n", "")
 
 
@@ -86,8 +88,11 @@ def send(house: RunningHouse, *recipients: str, mail: str = "", letter: bytes = 
 
 
 def until_served(house: RunningHouse) -> None:
-    while house.ask(lambda storage: storage.spool.count()):
+    for _ in range(TRIES):
+        if not house.ask(lambda storage: storage.spool.count()):
+            return
         house.ask(lambda storage: storage.changes.wait(0.05))
+    raise AssertionError("the queue is not empty")
 
 
 def reports(house: RunningHouse) -> list[bytes]:

@@ -233,6 +233,7 @@ def test_nothing_that_others_chose_begins_a_field(canary: str, place: str) -> No
         "message/rfc822",
         "text/plain",
     ]
+    assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028]", parts(message)[0].get_content())
     about_message, about_recipient = groups(report)
     assert {name for name, _ in about_message} <= {*MESSAGE_FIELDS, "Original-Envelope-Id"}
     assert [value for name, value in about_recipient if name == "Action"] == ["failed"]

@@ -20,6 +20,7 @@ from posthouse.config_values import Endpoint, parse_endpoint
 from posthouse.doors import SELF_SIGNED as SELF_SIGNED
 from posthouse.doors import Doors
 from posthouse.forwarding.bounce import Bouncer
+from posthouse.forwarding.pace import ReportPace
 from posthouse.forwarding.relay import Relay
 from posthouse.forwarding.routes import Router
 from posthouse.forwarding.runner import QueueRunner, RunnerLimits
@@ -249,7 +250,11 @@ class House:
             hello_name=config.hostname,
         )
         self.report_writer = ReportWriter(self.storage.content, self.admission, world.random)
-        bouncer = Bouncer(self.storage.content, self.report_writer)
+        bouncer = Bouncer(
+            self.storage.content,
+            self.report_writer,
+            ReportPace(world.clock, config.forwarding.reports_per_minute),
+        )
         schedule = RetrySchedule(
             intervals_s=config.forwarding.retry, delay_notice_after_s=config.forwarding.delay_notice_after
         )

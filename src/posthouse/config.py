@@ -173,6 +173,7 @@ class Forwarding(_Section):
     retry: tuple[Duration, ...] = (300.0, 600.0, 1200.0, 2400.0, 3600.0, 7200.0, 14400.0)
     expire_after: Duration = 5 * 86400.0
     delay_notice_after: Duration = 4 * 3600.0
+    reports_per_minute: Count = Field(default=30, ge=1)
     allow_private_next_hops: Flag = False
     concurrency: Count = Field(default=20, ge=1)
     concurrency_per_destination: Count = Field(default=5, ge=1)

@@ -12,6 +12,7 @@ from posthouse.admission.admission import Admission, Seams
 from posthouse.admission.reports import ReportWriter
 from posthouse.admission.rules import Rules
 from posthouse.forwarding.bounce import Bouncer
+from posthouse.forwarding.pace import ReportPace
 from posthouse.forwarding.relay import Attempt
 from posthouse.forwarding.runner import QueueRunner, RunnerLimits
 from posthouse.forwarding.schedule import RetrySchedule
@@ -29,6 +30,7 @@ from tests.fake_world import FakeClock, FakeRandom
 from tests.forwarding.rows import DAY_S
 
 ADA = parse_address("ada@here.test")
+REPORTS_PER_MINUTE = 30
 CONTENT = b"Subject: hello\r\nMessage-ID: <1@here.test>\r\n\r\nHello.\r\n"
 SCHEDULE = RetrySchedule(intervals_s=(300.0, 600.0, 3600.0), delay_notice_after_s=4 * 3600.0)
 TAKEN = Delivered(reply(250, "2.0.0", "Taken"))
@@ -97,7 +99,11 @@ class RunnerHouse:
         self.runner = QueueRunner(
             self.storage,
             self.relay,  # type: ignore[arg-type]
-            Bouncer(self.storage.content, ReportWriter(self.storage.content, self.admission, self.random)),
+            Bouncer(
+                self.storage.content,
+                ReportWriter(self.storage.content, self.admission, self.random),
+                ReportPace(self.clock, REPORTS_PER_MINUTE),
+            ),
             SCHEDULE,
             self.limits,
             self.clock,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from posthouse.forwarding.schedule import RetrySchedule
-from posthouse.forwarding.verdict import judge, without_report
+from posthouse.forwarding.verdict import judge, said_by_peer, without_report
 from posthouse.mail.acceptance import Notify
 from posthouse.mail.outcome import Deferred, Delivered, Failed, Outcome, Uncertain
 from posthouse.mail.reply import reply
@@ -89,7 +89,9 @@ def test_expiry_is_a_failure_that_quotes_the_last_answer(outcome: Outcome, from_
     assert isinstance(verdict.outcome, Failed)
     assert str(verdict.reply).startswith("550 5.4.7 ")
     assert outcome.reply.text in verdict.reply.text
-    assert verdict.from_peer is from_peer
+    assert not verdict.from_peer, "the words that time ran out are ours"
+    assert verdict.last is outcome
+    assert said_by_peer(verdict.last) is from_peer
     assert verdict.settled.not_before is None
 
 

@@ -174,12 +174,11 @@ def test_status_fits_the_action(action: Action, told: Reply, status: str) -> Non
 def test_the_human_part_tells_what_happened_and_what_to_do() -> None:
     text = parts(parsed(build_report(request())))[0].get_content()
     flat = " ".join(text.split())
-    assert "Your message to nobdy@south.test could not be delivered. It will not be tried again." in flat
-    assert "There is no mailbox of that name there. The cause is at the recipient's house." in flat
+    assert flat.startswith('Your message "Hello" to nobdy@south.test could not be delivered. It will not be tried')
+    assert "There is no mailbox of that name there. The cause is the address; no server is at fault." in flat
     assert "What to do: Check the spelling" in flat
     assert "The other server, mx.south.test (192.0.2.7), answered: > 550 5.1.1 No such user here" in flat
     assert "Last tried on 3 March 2026, 10:13 UTC." in flat
-    assert "1 min 1 s before this report" in flat
     assert "01ORIGINAL" in flat
     assert max(map(len, text.splitlines())) <= 76
 
@@ -234,6 +233,7 @@ def test_nothing_that_others_chose_begins_a_field(canary: str, place: str) -> No
         "message/rfc822",
         "text/plain",
     ]
+    assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028]", parts(message)[0].get_content())
     about_message, about_recipient = groups(report)
     assert {name for name, _ in about_message} <= {*MESSAGE_FIELDS, "Original-Envelope-Id"}
     assert [value for name, value in about_recipient if name == "Action"] == ["failed"]
@@ -247,6 +247,18 @@ def test_nothing_that_others_chose_begins_a_field(canary: str, place: str) -> No
 def test_any_text_gives_a_report_without_defects(text: str, host: str, envid: str, smtputf8: bool) -> None:
     status = recipient(reply=Reply(550, None, text), remote_host=host, original_recipient=f"utf-8;{text}")
     parsed(build_report(request(status, envelope_id=envid, message_id=host, smtputf8=smtputf8)))
+
+
+@pytest.mark.conformance("C174", "S22")
+def test_many_long_answers_make_no_large_report() -> None:
+    def evil(number: int) -> RecipientStatus:
+        answer = Reply(550, EnhancedCode(5, 1, 1), "\n".join(f"{number} {'x' * 900}" for _ in range(100)))
+        return recipient(final_recipient=parse_address(f"n{number}@south.test"), reply=answer)
+
+    one, hundred = (build_report(request(*map(evil, range(count)))) for count in (1, 100))
+    assert len(one.content) < 25_000
+    assert len(hundred.content) < 400_000
+    assert len(groups(hundred)) == 101
 
 
 def test_a_long_diagnostic_is_folded_and_unfolds_to_itself() -> None:
@@ -352,4 +364,4 @@ def test_a_quoted_recipient_is_spelled_as_in_the_envelope() -> None:
 
 def test_the_address_that_the_sender_wrote_is_named() -> None:
     text = parts(parsed(build_report(request(recipient(original_recipient="rfc822;bob@north.test")))))[0].get_content()
-    assert "(You wrote to bob@north.test.)" in " ".join(text.split())
+    assert "to nobdy@south.test (you wrote to bob@north.test) could" in " ".join(text.split())

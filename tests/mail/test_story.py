@@ -90,14 +90,14 @@ OPERATED = Operated(queue_id=Q, at=1.0, action="hold", forward_paths=("b@s.test"
             Queued(queue_id=Q, at=1.0, forward_path="b@s.test", domain="s.test", via="smtp.p.test"),
             "Waits to be sent on to s.test by way of smtp.p.test, for b@s.test",
         ),
-        (DEFERRED, "Waits: mx.south.test answered 450 4.7.1 Greylisted, next try in 5 min"),
+        (DEFERRED, "Put off for bob@south.test: mx.south.test answered 450 4.7.1 Greylisted; next try in 5 min"),
         (
-            dataclasses.replace(DEFERRED, next_at=101.0 + 3 * 86400),
-            "Waits: mx.south.test answered 450 4.7.1 Greylisted, next try on 4 January 1970, 00:01 UTC",
+            dataclasses.replace(DEFERRED, reply="450 No", next_at=101.0 + 3 * 86400),
+            "Put off for bob@south.test: mx.south.test answered 450 No; next try on 4 January 1970, 00:01 UTC",
         ),
         (
             dataclasses.replace(DEFERRED, reply="451 4.4.1 No answer", from_peer=False, next_at=None),
-            "Waits: 451 4.4.1 No answer",
+            "Put off for bob@south.test: 451 4.4.1 No answer",
         ),
         (
             dataclasses.replace(DEFERRED, outcome="delivered", reply="250 OK"),
@@ -109,13 +109,13 @@ OPERATED = Operated(queue_id=Q, at=1.0, action="hold", forward_paths=("b@s.test"
         ),
         (
             dataclasses.replace(DEFERRED, outcome="uncertain", reply="451 4.4.2 Lost"),
-            "May have arrived: 451 4.4.2 Lost, next try in 5 min",
+            "May have arrived for bob@south.test: 451 4.4.2 Lost; next try in 5 min",
         ),
         (dataclasses.replace(DEFERRED, outcome="new", next_hop=""), None),
-        (REPORTED, "Told the sender about b@s.test (failed), in the report 01R"),
+        (REPORTED, "Told the sender that it failed for b@s.test, in the report 01R"),
         (
             dataclasses.replace(REPORTED, report_queue_id=None, reason="the sender wants none"),
-            "No report about b@s.test (failed): the sender wants none",
+            "Did not tell the sender that it failed for b@s.test: the sender wants none",
         ),
         (Retrieved(**WHO), "Read by bob@south.test (192.0.2.9)"),  # type: ignore[arg-type]
         (Deleted(**WHO), "Deleted by bob@south.test (192.0.2.9)"),  # type: ignore[arg-type]
@@ -132,9 +132,9 @@ def test_a_sentence_for_each_event(event: JourneyEvent, text: str | None) -> Non
 
 def test_codes_are_explained() -> None:
     (line,) = tell([DEFERRED])
-    assert line.details[0] == "To bob@south.test, attempt 1 at mx.south.test (192.0.2.2), took 340 ms"
+    assert line.details[0] == "Attempt 1, at mx.south.test (192.0.2.2), took 340 ms"
     assert line.details[1].endswith("(recipient's house)")
-    assert line.details[2].startswith("Nothing to do yet")
+    assert line.details[2].startswith("What to do: Nothing yet")
     assert not tell([dataclasses.replace(DEFERRED, outcome="failed")])[0].details[2].startswith("Nothing to do yet")
 
 

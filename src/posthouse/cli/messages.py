@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import sys
+import textwrap
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from posthouse.storage.interfaces import Storage
 
 MOST_JOURNEYS = 20
+_TEXT_COLUMN = 37
 
 
 def register(app: typer.Typer) -> None:
@@ -62,18 +66,33 @@ def journey(
             raise Problem("no such mail was refused, as far as is remembered; see also: posthouse journey --to ADDRESS")
         raise Problem("no journey is known for that; journeys are found by queue id, --to and --from")
     for events in journeys:
-        _print_journey(events)
+        print_journey(events)
 
 
-def _print_journey(events: tuple[JourneyEvent, ...]) -> None:
+def print_journey(events: tuple[JourneyEvent, ...]) -> None:
+    """A story: one event below the other, with the time since the last."""
     kind = "Refused mail" if isinstance(events[0], Refused) else "Message"
     print(f"{kind} {events[0].queue_id} (times in UTC)")
     for line in tell(events):
         since = f"+{duration(line.since_last_s)}" if line.since_last_s else ""
-        print(f"  {_clock(line.at)}  {since:>12}  {printable(line.text)}")
+        print(_column(f"  {_clock(line.at)}  {since:>12}  ", printable(line.text)))
         for detail in line.details:
-            print(f"  {'':33}  {printable(detail)}")
+            print(_column(" " * _TEXT_COLUMN, printable(detail)))
     print()
+
+
+def _column(before: str, text: str) -> str:
+    """Lines that fit the terminal, below each other; where nobody looks, one line for each text, as tools like it."""
+    if not sys.stdout.isatty():
+        return before + text
+    width = max(shutil.get_terminal_size().columns, _TEXT_COLUMN + 40)
+    return textwrap.fill(
+        before + text,
+        width,
+        subsequent_indent=" " * (_TEXT_COLUMN + 2),
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
 
 
 def _clock(at: float) -> str:

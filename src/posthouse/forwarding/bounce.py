@@ -6,17 +6,25 @@ report does not exist.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import aclosing
 
 from posthouse.admission.reports import Reports, ReportWriter, reported
+from posthouse.forwarding.pace import ReportPace
 from posthouse.forwarding.relay import Attempt
-from posthouse.forwarding.verdict import Verdict
+from posthouse.forwarding.verdict import REPORT_IN_LINE, Verdict, report_later, said_by_peer
 from posthouse.mail.address import Address
+from posthouse.mail.outcome import Uncertain
 from posthouse.mail.report_request import RETURN_LIMIT_OCTETS, Action, OriginalMessage, RecipientStatus
 from posthouse.mail.spool import SpoolMessage
 from posthouse.storage.errors import StorageError
 from posthouse.storage.interfaces import Content
+
+_PORT = re.compile(r":[0-9]+\Z")
+_IPV4 = re.compile(r"[0-9]+(\.[0-9]+){3}")
+_CAN_WAIT = (Action.FAILED, Action.DELAYED)
+"""Success is reported only once to each who asked for it, and only while it is being recorded."""
 
 NULL_REVERSE_PATH = "the message came from the null path, to which nothing is returned"
 
@@ -24,9 +32,23 @@ NULL_REVERSE_PATH = "the message came from the null path, to which nothing is re
 class Bouncer:
     """Makes the reports that the verdicts of one attempt cause: one for each action, about all its recipients."""
 
-    def __init__(self, content: Content, writer: ReportWriter) -> None:
+    def __init__(self, content: Content, writer: ReportWriter, pace: ReportPace) -> None:
         self._content = content
         self._writer = writer
+        self._pace = pace
+
+    def in_pace(self, verdicts: Sequence[Verdict], now: float) -> list[Verdict]:
+        """The verdicts of one attempt; where the sender's turn has not come, without the reports that can wait."""
+        sender = verdicts[0].row.reverse_path
+        if sender is None or not any(verdict.report in _CAN_WAIT for verdict in verdicts):
+            return list(verdicts)
+        wait_s = self._pace.wait_s(sender)
+        if not wait_s:
+            return list(verdicts)
+        return [
+            report_later(verdict, now + wait_s, REPORT_IN_LINE) if verdict.report in _CAN_WAIT else verdict
+            for verdict in verdicts
+        ]
 
     async def add_reports(self, reports: Reports, attempt: Attempt, verdicts: Sequence[Verdict], now: float) -> None:
         """Add the reports that these verdicts ask for."""
@@ -74,15 +96,23 @@ class Bouncer:
 
 
 def _status(attempt: Attempt, verdict: Verdict, action: Action, now: float) -> RecipientStatus:
-    row = verdict.row
+    row, last = verdict.row, verdict.last
     return RecipientStatus(
         final_recipient=row.forward_path,
         action=action,
-        reply=verdict.reply,
-        from_peer=verdict.from_peer,
-        remote_host=attempt.next_hop,
+        reply=last.reply,
+        from_peer=said_by_peer(last),
+        remote_host=_host(attempt.next_hop),
         remote_ip=attempt.address,
         original_recipient=row.original_recipient,
         last_attempt_at=now,
         will_retry_until=row.expires_at if action is Action.DELAYED else None,
+        expired=verdict.expired_after is not None,
+        may_have_arrived=isinstance(last, Uncertain),
     )
+
+
+def _host(next_hop: str) -> str:
+    """The name of a next hop without its port, an address as a literal (RFC 3464 §2.1.2: the type is `dns`)."""
+    host = _PORT.sub("", next_hop)
+    return f"[{host}]" if _IPV4.fullmatch(host) else host

@@ -216,6 +216,7 @@ class QueueRunner:
             judge(row, outcome, self._schedule, now, self._random, reports_passed_on=attempt.reports_passed_on)
             for row, outcome in zip(attempt.rows, attempt.outcomes, strict=True)
         ]
+        verdicts = self._bouncer.in_pace(verdicts, now)
         settled: bool | None = None
         tries = 0
         while settled is None:

@@ -14,6 +14,7 @@ from posthouse.mail.spool import Settled, SpoolRow
 from posthouse.mail.world import Random
 
 REPORT_LATER = "This is final, but the report to the sender could not be written yet"
+REPORT_IN_LINE = "This is final, but its report waits: the sender gets many reports at the moment"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,8 @@ class Verdict:
     outcome: Outcome
     settled: Settled
     report: Action | None = None
+    expired_after: Deferred | Uncertain | None = None
+    """The last outcome of a recipient whose time ran out; `outcome` is what we made of it."""
 
     @property
     def outcome_name(self) -> str:
@@ -38,9 +41,14 @@ class Verdict:
         return self.outcome.reply
 
     @property
+    def last(self) -> Outcome:
+        """What the last attempt itself came to."""
+        return self.expired_after or self.outcome
+
+    @property
     def from_peer(self) -> bool:
         """Whether the next hop said it, rather than we."""
-        return isinstance(self.outcome, Delivered) or _said_by_peer(self.outcome)
+        return said_by_peer(self.outcome)
 
 
 def judge(
@@ -63,7 +71,9 @@ def judge(
         case Deferred() | Uncertain():
             next_at = schedule.next_attempt(now, row.attempts, row.expires_at, random)
             if next_at is None:
-                return _given_up(row, Failed(_expired(outcome.reply), from_peer=_said_by_peer(outcome)))
+                # The words are ours; the peer's own are in what it expired after.
+                failed = Failed(_expired(outcome.reply), from_peer=False)
+                return replace(_given_up(row, failed), expired_after=outcome)
             tell = _wants(row, Notify.DELAY) and schedule.wants_delay_notice(
                 now, row.message.accepted_at, already=row.delay_notified
             )
@@ -74,12 +84,17 @@ def judge(
 
 
 def without_report(verdict: Verdict, schedule: RetrySchedule, now: float) -> Verdict:
-    """The same where the report cannot be made now: what was delivered stays so, nobody fails untold."""
+    """The same where the report cannot be made now."""
+    return report_later(verdict, now + schedule.intervals_s[0], REPORT_LATER)
+
+
+def report_later(verdict: Verdict, until: float, why: str) -> Verdict:
+    """The same without its report: what was delivered stays so, and nobody fails untold, but waits `until` then."""
     match verdict.report:
         case Action.FAILED:
-            last = reply(451, "4.3.0", f"{REPORT_LATER}: {verdict.reply}")
-            settled = _settled(verdict.row, last, now + schedule.intervals_s[0])
-            return Verdict(row=verdict.row, outcome=Deferred(last, verdict.from_peer), settled=settled)
+            last = reply(451, "4.3.0", f"{why}: {verdict.last.reply}")
+            settled = _settled(verdict.row, last, until)
+            return Verdict(row=verdict.row, outcome=Deferred(last, from_peer=False), settled=settled)
         case Action.DELAYED:
             settled = replace(verdict.settled, delay_notified=verdict.row.delay_notified)
             return replace(verdict, settled=settled, report=None)
@@ -102,8 +117,17 @@ def _expired(last: Reply) -> Reply:
     return Reply(550, EnhancedCode(5, 4, 7), f"Tried until the message expired. The last answer was: {last}")
 
 
-def _said_by_peer(outcome: Deferred | Failed | Uncertain) -> bool:
-    return not isinstance(outcome, Uncertain) and outcome.from_peer
+def said_by_peer(outcome: Outcome) -> bool:
+    """Whether its reply is the next hop's own, rather than ours."""
+    match outcome:
+        case Delivered():
+            return True
+        case Uncertain():
+            return False
+        case Deferred() | Failed():
+            return outcome.from_peer
+        case _:
+            assert_never(outcome)
 
 
 def _settled(row: SpoolRow, reply: Reply, not_before: float | None, *, delay_notified: bool = False) -> Settled:

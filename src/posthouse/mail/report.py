@@ -63,8 +63,11 @@ def build_report(request: ReportRequest) -> Report:
 def status_code(status: RecipientStatus) -> str:
     """The Status field: the peer's enhanced code where it can be believed and fits the action, else x.0.0.
 
-    "failed" may stand beside a transient status: it says why the attempts were in vain (RFC 3464 §2.3.3).
+    "failed" may stand beside a transient status: what lasts until it is given up is of class 4 (RFC 3463 §2), and time
+    that ran out is 4.4.7; the last answer stands in Diagnostic-Code.
     """
+    if status.expired and status.action is Action.FAILED:
+        return "4.4.7"
     classes = _CLASSES.get(status.action, (2,))
     enhanced = trusted_enhanced(status.reply)
     if enhanced is not None and enhanced.klass in classes:
@@ -123,13 +126,13 @@ def _status(request: ReportRequest, utf8: bool) -> _Part:
     fields.append(field("Arrival-Date", date_time(original.arrived_at)))
     body = b"".join(fields)
     for status in request.recipients:
-        body += b"\r\n" + _recipient_fields(status, utf8)
+        body += b"\r\n" + _recipient_fields(status, utf8, reply_lines(status, len(request.recipients)))
     if body.isascii():
         return _Part("message/delivery-status", body)
     return _Part("message/global-delivery-status", body, "8bit")
 
 
-def _recipient_fields(status: RecipientStatus, utf8: bool) -> bytes:
+def _recipient_fields(status: RecipientStatus, utf8: bool, answer: list[str]) -> bytes:
     fields = []
     if status.original_recipient is not None:
         kind, _, decoded = status.original_recipient.partition(";")
@@ -140,7 +143,7 @@ def _recipient_fields(status: RecipientStatus, utf8: bool) -> bytes:
     if status.from_peer:
         if status.remote_host:
             fields.append(field("Remote-MTA", f"dns; {_plain(status.remote_host)}"))
-        lines = "\r\n ".join(fold("Diagnostic-Code: smtp", clipped(_plain(line))) for line in reply_lines(status))
+        lines = "\r\n ".join(fold("Diagnostic-Code: smtp", clipped(_plain(line))) for line in answer)
         fields.append(field("Diagnostic-Code", f"smtp; {lines}"))
     if status.last_attempt_at is not None:
         fields.append(field("Last-Attempt-Date", date_time(status.last_attempt_at)))

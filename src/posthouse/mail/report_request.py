@@ -31,7 +31,7 @@ class RecipientStatus:
     final_recipient: Address
     action: Action
     reply: Reply
-    """The outcome's own."""
+    """The outcome's own; where time ran out, the last one before that."""
     from_peer: bool
     """Whether the reply came from `remote_host`; else it is ours, and neither Remote-MTA nor Diagnostic-Code stands."""
     remote_host: str = ""
@@ -40,6 +40,10 @@ class RecipientStatus:
     """ORCPT as `type;decoded`; None when the sender gave none."""
     last_attempt_at: float | None = None
     will_retry_until: float | None = None
+    expired: bool = False
+    """It failed because it was tried for as long as it may be."""
+    may_have_arrived: bool = False
+    """The content was sent, and its reply never seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,14 @@ _OPERATIONS = {
     "remove": "took it out of the queue",
 }
 
+_ACTIONS = {
+    "failed": "failed for",
+    "delayed": "is delayed for",
+    "delivered": "was delivered to",
+    "relayed": "was passed on for",
+    "expanded": "was passed on to those behind",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class StoryLine:
@@ -102,14 +110,16 @@ def _attempted(event: Attempted) -> tuple[str, Sequence[str]]:
     reply = cut(event.reply, 300)
     place = f"{event.next_hop or 'the next hop'}{f' ({event.address})' if event.address else ''}"
     said = f"{event.next_hop or 'the next hop'} answered {reply}" if event.from_peer else reply
-    details = [f"To {event.forward_path}, attempt {event.attempt} at {place}, took {duration(event.duration_s)}"]
+    took = f"took {duration(event.duration_s)}"
+    details = [f"Attempt {event.attempt}, at {place}, {took}"]
     match event.outcome:
         case "delivered":
-            return f"Delivered: {place} took responsibility for {event.forward_path}", [*details, f"It said {reply}"]
+            text = f"Delivered: {place} took responsibility for {event.forward_path}"
+            return text, [f"Attempt {event.attempt}, {took}", f"It said {reply}"]
         case "deferred":
-            text = f"Waits: {said}{_next(event)}"
+            text = f"Put off for {event.forward_path}: {said}{_next(event)}"
         case "uncertain":
-            text = f"May have arrived: {reply}{_next(event)}"
+            text = f"May have arrived for {event.forward_path}: {reply}{_next(event)}"
         case "failed":
             text = f"Failed for {event.forward_path}: {said}"
         case _:
@@ -121,14 +131,14 @@ def _next(event: Attempted) -> str:
     if event.next_at is None:
         return ""
     wait = event.next_at - event.at
-    return f", next try in {duration(wait)}" if wait < 86400 else f", next try on {moment(event.next_at)}"
+    return f"; next try in {duration(wait)}" if wait < 86400 else f"; next try on {moment(event.next_at)}"
 
 
 def _reported(event: Reported) -> tuple[str, Sequence[str]]:
-    about = some(event.forward_paths)
+    what = f"{_ACTIONS.get(event.action, event.action)} {some(event.forward_paths)}"
     if event.report_queue_id is None:
-        return f"No report about {about} ({event.action}){f': {event.reason}' if event.reason else ''}", []
-    return f"Told the sender about {about} ({event.action}), in the report {event.report_queue_id}", [event.reason]
+        return f"Did not tell the sender that it {what}{f': {event.reason}' if event.reason else ''}", []
+    return f"Told the sender that it {what}, in the report {event.report_queue_id}", [event.reason]
 
 
 def _refused(event: Refused) -> tuple[str, Sequence[str]]:
@@ -148,7 +158,7 @@ def _explained(reply_text: str, *, final: bool) -> Iterator[str]:
     if reply is not None:
         explained = explain(reply, final=final)
         yield f"{explained.sentence} ({explained.side})"
-        yield explained.advice
+        yield f"What to do: {explained.advice}"
 
 
 def _who(reverse_path: str | None) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from posthouse.admission.admission import Admission, Seams
 from posthouse.admission.peer import Role
 from posthouse.admission.reports import ReportWriter
+from posthouse.admission.rewriting import Rewriter
 from posthouse.admission.rules import Rules
 from posthouse.config import Config, ConfigError, reloaded
 from posthouse.config_values import Endpoint, parse_endpoint
@@ -212,6 +213,7 @@ class House:
             self.log,
             rules=_identity_rules(self.config),
         )
+        self.rewriter = Rewriter(self.storage.credentials, self.storage.journey)
         self.surrogates = Surrogates(self.storage.maildrops)
         self.refusals = Refusals(self.storage.journey, self.world.clock, self.world.random, self.log)
 
@@ -237,6 +239,7 @@ class House:
                 maildrops=self.storage.maildrops,
                 administration=self.storage.administration,
                 elsewhere=router,
+                rewriter=self.rewriter,
             ),
             Rules.of(config),
             world.clock,

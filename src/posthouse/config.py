@@ -171,6 +171,7 @@ class Forwarding(_Section):
 
     routes: dict[str, str] = Field(default_factory=dict)
     retry: tuple[Duration, ...] = (300.0, 600.0, 1200.0, 2400.0, 3600.0, 7200.0, 14400.0)
+    rewrite_senders: Flag = True
     expire_after: Duration = 5 * 86400.0
     delay_notice_after: Duration = 4 * 3600.0
     reports_per_minute: Count = Field(default=30, ge=1)

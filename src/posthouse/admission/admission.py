@@ -12,6 +12,7 @@ from posthouse.admission import replies, trace
 from posthouse.admission.identities import Directory, may_send_as
 from posthouse.admission.peer import Peer, Role
 from posthouse.admission.quota import Maildrops, over_quota
+from posthouse.admission.rewriting import MAX_OPENED, Rewriter
 from posthouse.admission.routing import EXPANSION_TARGETS, Home, Routed, qualified, route
 from posthouse.admission.rules import Rules
 from posthouse.admission.submission import Missing, Submission
@@ -23,6 +24,7 @@ from posthouse.mail.ids import AccountId, QueueId, new_queue_id
 from posthouse.mail.journey import Accepted, JourneyEvent, Placed, Queued
 from posthouse.mail.record import record
 from posthouse.mail.reply import Reply
+from posthouse.mail.srs import is_rewritten
 from posthouse.mail.world import Clock, Random
 from posthouse.storage.errors import StorageBusy
 
@@ -49,12 +51,16 @@ class Elsewhere(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seams:
-    """What admission asks of the rest of the house. `elsewhere` None: nothing is known of other domains."""
+    """What admission asks of the rest of the house.
+
+    `elsewhere` None: nothing is known of other domains; `rewriter` None: no sender is rewritten, and none was.
+    """
 
     directory: Directory
     maildrops: Maildrops
     administration: SystemMaildrops
     elsewhere: Elsewhere | None = None
+    rewriter: Rewriter | None = None
 
 
 @record
@@ -65,6 +71,8 @@ class Recipient:
     routed: Routed
     notify: frozenset[Notify] | None = None
     original_recipient: str | None = None
+    rewritten_at: str = ""
+    """The domain of ours in which the sender is rewritten for those elsewhere; "": it stays."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,19 +138,59 @@ class Admission:
         if transaction.followed >= MAX_FOLLOWED:
             return replies.TOO_MANY_RECIPIENTS
         peer = transaction.peer
-        routed = await self.route(forward_path, local_address=peer.local_address)
+        led_to = await self.open(forward_path, self._clock.now())
+        if led_to is None:
+            return replies.NO_SUCH_MAILBOX
+        is_returned = led_to is not forward_path
+        if is_returned and transaction.reverse_path is not None:
+            return replies.NOT_A_REPORT
+        routed = await self.route(led_to, local_address=peer.local_address)
         transaction.followed += routed.followed - 1
-        refusal = _refusal(peer, routed)
+        refusal = _refusal(peer, routed, is_returned=is_returned)
         if refusal is None and routed.remotes and not routed.is_alias:
-            refusal = await self._unreachable(forward_path.domain)
+            refusal = await self._unreachable(led_to.domain)
         if refusal is None:
             refusal = await over_quota(self._seams.maildrops, routed, transaction.size_octets)
         if refusal is not None:
             return refusal
         transaction.recipients.append(
-            Recipient(forward_path=forward_path, routed=routed, notify=notify, original_recipient=original_recipient)
+            Recipient(
+                forward_path=forward_path,
+                routed=routed,
+                notify=notify,
+                original_recipient=original_recipient,
+                rewritten_at=await self._rewritten_at(transaction.reverse_path, routed),
+            )
         )
         return replies.RECIPIENT_OK
+
+    async def open(self, address: Address, now: float | None) -> Address | None:
+        """Whom an address stands for that is a rewritten sender of ours; any other is itself.
+
+        None: it only looks like one, or is, at `now`, too old. Raises StorageError.
+        """
+        rewriter = self._seams.rewriter
+        for _ in range(MAX_OPENED):
+            if rewriter is None or not is_rewritten(address.local_part) or not await self._is_ours(address.domain):
+                return address
+            opened = await rewriter.open(address, now)
+            if opened is None:
+                return None
+            address = opened
+        return None
+
+    async def _rewritten_at(self, reverse_path: ReversePath, routed: Routed) -> str:
+        """Our domain in which a sender is rewritten: one from elsewhere, whose mail an alias leads elsewhere."""
+        rewriter = self._seams.rewriter if self.rules.rewrite_senders else None
+        if rewriter is None or reverse_path is None or not routed.is_alias or not routed.remotes:
+            return ""
+        if await self._is_ours(reverse_path.domain):
+            return ""
+        await rewriter.prepare()
+        return routed.alias_domain
+
+    async def _is_ours(self, domain: str) -> bool:
+        return domain == self.rules.hostname or domain in await self._seams.directory.domains()
 
     async def route(self, forward_path: Address, *, local_address: str = "") -> Routed:
         """Where a forward-path leads. Mail for a postmaster whom nobody is leads to the system maildrop."""
@@ -296,10 +344,26 @@ class Admission:
                     )
                 )
             for key, address in recipient.routed.remotes.items():
-                if key not in forwards:
-                    forwards[key] = self._forward(reverse_path, recipient, address, now)
-                    events.append(Queued(queue_id=queue_id, at=now, forward_path=str(address), domain=address.domain))
+                if key in forwards:
+                    continue
+                sender = self._sender(reverse_path, recipient, queue_id, now)
+                forwards[key] = self._forward(sender, recipient, address, now)
+                events.append(
+                    Queued(
+                        queue_id=queue_id,
+                        at=now,
+                        forward_path=str(address),
+                        domain=address.domain,
+                        rewritten=str(sender) if sender != reverse_path else "",
+                    )
+                )
         return tuple(placements.values()), tuple(forwards.values()), events
+
+    def _sender(self, reverse_path: ReversePath, recipient: Recipient, queue_id: QueueId, now: float) -> ReversePath:
+        """The reverse-path with which the message goes on to those whom a recipient leads to elsewhere."""
+        if reverse_path is None or self._seams.rewriter is None or not recipient.rewritten_at:
+            return reverse_path
+        return self._seams.rewriter.rewrite(reverse_path, recipient.rewritten_at, queue_id, now)
 
     def _forward(self, reverse_path: ReversePath, recipient: Recipient, address: Address, now: float) -> Forward:
         return Forward(
@@ -308,7 +372,7 @@ class Admission:
             destination=Destination("", address.domain),
             not_before=now,
             expires_at=now + self.rules.expire_after_s,
-            original_recipient=recipient.original_recipient,
+            original_recipient=_original(recipient, self.rules.hostname),
             notify=_passed_on(recipient),
         )
 
@@ -320,6 +384,14 @@ def _passed_on(recipient: Recipient) -> frozenset[Notify] | None:
     return recipient.notify - {Notify.SUCCESS} or frozenset({Notify.NEVER})
 
 
+def _original(recipient: Recipient, hostname: str) -> str | None:
+    """ORCPT. Where an alias leads elsewhere it is the alias, unless the sender said more (RFC 3461 §5.2.1, c)."""
+    if recipient.original_recipient is not None or not recipient.routed.is_alias:
+        return recipient.original_recipient
+    alias = qualified(recipient.forward_path, hostname)
+    return f"{'rfc822' if alias.is_ascii else 'utf-8'};{alias}"
+
+
 def _submitter(transaction: MailTransaction, login: str) -> Address | None:
     """Whom to name as Sender: who the envelope says it is from, else the login; None where it cannot be written."""
     try:
@@ -329,15 +401,15 @@ def _submitter(transaction: MailTransaction, login: str) -> Address | None:
     return address if address.is_ascii or transaction.smtputf8 else None
 
 
-def _refusal(peer: Peer, routed: Routed) -> Reply | None:
+def _refusal(peer: Peer, routed: Routed, *, is_returned: bool) -> Reply | None:
     if routed.unavailable:
         return replies.DIRECTORY_UNAVAILABLE
     if routed.too_large:
         return replies.ALIAS_TOO_LARGE
     if routed.leads_nowhere:
         return replies.ALIAS_BROKEN if routed.is_alias else replies.NO_SUCH_MAILBOX
-    # An alias of ours may lead elsewhere for anybody: its owner asked for that.
-    if routed.remotes and not routed.is_alias and not peer.may_relay:
+    # An alias of ours may lead elsewhere for anybody: its owner asked for that, and for the reports on it.
+    if routed.remotes and not routed.is_alias and not peer.may_relay and not is_returned:
         return replies.RELAY_REFUSED
     return None
 

@@ -67,6 +67,12 @@ class ReportWriter:
         """
         hostname = self._admission.rules.hostname
         queue_id = new_queue_id(now, self._random)
+        # A row that an alias led elsewhere has a sender that was rewritten, and its report may come late.
+        sender = await self._admission.open(original.reverse_path, None)
+        if sender is None:
+            reports.events += reported(original.queue_id, told, now, None, SENDER_LEADS_NOWHERE)
+            return
+        original = replace(original, reverse_path=sender)
         report = build_report(
             ReportRequest(
                 queue_id=queue_id,

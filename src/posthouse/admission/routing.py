@@ -57,12 +57,17 @@ class Routed:
 
     mailboxes: dict[int, tuple[Mailbox, Address]] = field(default_factory=dict)
     remotes: dict[str, Address] = field(default_factory=dict)
-    is_alias: bool = False
+    alias_domain: str = ""
+    """The domain of ours in which it is an alias; "": it is none."""
     unavailable: bool = False
     too_large: bool = False
     unread: bool = False
     followed: int = 0
     """How many addresses were looked up: what this forward-path costs."""
+
+    @property
+    def is_alias(self) -> bool:
+        return bool(self.alias_domain)
 
     @property
     def leads_nowhere(self) -> bool:
@@ -100,7 +105,7 @@ async def route(directory: Directory, forward_path: Address, home: Home, *, loca
             case Mailbox() as mailbox:
                 routed.mailboxes.setdefault(mailbox.account, (mailbox, address))
             case Expansion(targets=targets):
-                routed.is_alias = True
+                routed.alias_domain = routed.alias_domain or address.domain
                 routed.unread = routed.unread or (depth == 0 and await _must_be_taken(directory, address, home))
                 waiting += [(target, depth + 1) for target in targets]
             case Remote():

@@ -61,6 +61,8 @@ class Queued:
     forward_path: str
     domain: str
     via: str = ""
+    rewritten: str = ""
+    """The reverse-path that it goes with instead of the message's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

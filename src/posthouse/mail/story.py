@@ -68,7 +68,8 @@ def _told(event: JourneyEvent) -> tuple[str, Sequence[str]]:
             return f"Put into the maildrop of {event.login}, for {event.forward_path}", [_folder(event.folder)]
         case Queued():
             by = f" by way of {event.via}" if event.via else ""
-            return f"Waits to be sent on to {event.domain}{by}, for {event.forward_path}", []
+            rewritten = f"sender rewritten to {event.rewritten}, so that SPF holds there" if event.rewritten else ""
+            return f"Waits to be sent on to {event.domain}{by}, for {event.forward_path}", [rewritten]
         case Attempted():
             return _attempted(event)
         case Reported():

@@ -7,7 +7,6 @@ import email.policy
 import re
 from collections.abc import Iterator
 from email.message import EmailMessage
-from pathlib import Path
 
 import pytest
 

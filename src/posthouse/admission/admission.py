@@ -10,6 +10,7 @@ from typing import Protocol
 
 from posthouse.admission import replies, trace
 from posthouse.admission.identities import Directory, may_send_as
+from posthouse.admission.loops import came_back
 from posthouse.admission.peer import Peer, Role
 from posthouse.admission.quota import Maildrops, over_quota
 from posthouse.admission.rewriting import MAX_OPENED, Rewriter
@@ -73,6 +74,14 @@ class Recipient:
     original_recipient: str | None = None
     rewritten_at: str = ""
     """The domain of ours in which the sender is rewritten for those elsewhere; "": it stays."""
+
+    @property
+    def alias(self) -> Address | None:
+        """The alias that it is, if it leads to another house."""
+        routed = self.routed
+        return (
+            Address(self.forward_path.local_part, routed.alias_domain) if routed.is_alias and routed.remotes else None
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -210,6 +219,8 @@ class Admission:
         """
         if content.facts.received_fields >= MAX_RECEIVED_FIELDS:
             return replies.TOO_MANY_HOPS
+        if content.facts.delivered_to and _is_in_a_circle(transaction, content.facts.delivered_to):
+            return replies.IN_A_CIRCLE
         refusal: Reply | None = None
         for recipient in transaction.recipients:
             found = await over_quota(self._seams.maildrops, recipient.routed, content.size_octets)
@@ -254,7 +265,8 @@ class Admission:
     ) -> tuple[bytes, SealedContent]:
         """Our fields above the content, and the content's facts with those that we added."""
         hostname = self.rules.hostname
-        only = transaction.recipients[0].forward_path if len(transaction.recipients) == 1 else None
+        recipient = transaction.recipients[0] if len(transaction.recipients) == 1 else None
+        only = recipient.forward_path if recipient is not None else None
         received = trace.received(
             transaction.peer,
             hostname=hostname,
@@ -264,6 +276,7 @@ class Admission:
             smtputf8=transaction.smtputf8,
             u_labels=transaction.smtputf8 and _stays_international(transaction, content),
         )
+        received += trace.led_away(recipient.alias if recipient is not None else None)
         missing = transaction.missing
         if missing is None:
             return received, content
@@ -372,7 +385,7 @@ class Admission:
             destination=Destination("", address.domain),
             not_before=now,
             expires_at=now + self.rules.expire_after_s,
-            original_recipient=_original(recipient, self.rules.hostname),
+            original_recipient=_original(recipient),
             notify=_passed_on(recipient),
         )
 
@@ -384,12 +397,24 @@ def _passed_on(recipient: Recipient) -> frozenset[Notify] | None:
     return recipient.notify - {Notify.SUCCESS} or frozenset({Notify.NEVER})
 
 
-def _original(recipient: Recipient, hostname: str) -> str | None:
+def _original(recipient: Recipient) -> str | None:
     """ORCPT. Where an alias leads elsewhere it is the alias, unless the sender said more (RFC 3461 §5.2.1, c)."""
-    if recipient.original_recipient is not None or not recipient.routed.is_alias:
+    alias = recipient.alias
+    if recipient.original_recipient is not None or alias is None:
         return recipient.original_recipient
-    alias = qualified(recipient.forward_path, hostname)
     return f"{'rfc822' if alias.is_ascii else 'utf-8'};{alias}"
+
+
+def _is_in_a_circle(transaction: MailTransaction, delivered_to: tuple[str, ...]) -> bool:
+    """Whether mail from another house is only for aliases that led it away before.
+
+    There is one reply for all, so it goes on as long as one recipient is none of them. Whoever logs in may send an old
+    message on again.
+    """
+    aliases = [recipient.alias for recipient in transaction.recipients]
+    return transaction.peer.role is _EXCHANGE and all(
+        alias is not None and came_back(alias, delivered_to) for alias in aliases
+    )
 
 
 def _submitter(transaction: MailTransaction, login: str) -> Address | None:

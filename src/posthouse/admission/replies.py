@@ -26,3 +26,4 @@ SENDER_UNCLEAR = reply(550, "5.6.0", "The Sender field does not name one mailbox
 HEADER_MALFORMED = reply(550, "5.6.0", "A line of the header section is no field; an empty line must end the fields")
 HEADER_TOO_LARGE = reply(554, "5.6.0", "The header section is larger than 256 KiB")
 TOO_MANY_HOPS = reply(554, "5.4.6", "The message has passed 100 hosts: it loops")
+IN_A_CIRCLE = reply(554, "5.4.6", "This alias led the message away before, and it came back: it loops")

@@ -39,6 +39,11 @@ def received(
     )
 
 
+def led_away(alias: Address | None) -> bytes:
+    """The field by which an alias knows what it led to another house, should it come back."""
+    return field("Delivered-To", str(alias)) if alias is not None and alias.is_ascii else b""
+
+
 def submitted(missing: Missing, *, hostname: str, queue_id: QueueId, now: float) -> bytes:
     """The fields that a submitted message lacks (RFC 6409 §8.1 to §8.3)."""
     return b"".join(

@@ -9,8 +9,11 @@ import re
 from dataclasses import dataclass
 
 MAX_HEADER_OCTETS = 256 * 1024
+MAX_DELIVERED_TO = 100
+"""Delivered-To fields that are looked at: more than there are hosts that a message passes."""
 # In lower case, and a line end instead of `^`: so they begin with plain text, which `re` finds several times faster.
 _RECEIVED = re.compile(rb"\nreceived[ \t]*:")
+_DELIVERED_TO = re.compile(rb"\ndelivered-to[ \t]*:[ \t]*([^\r\n]{1,320})")
 _MESSAGE_ID = re.compile(rb"\nmessage-id[ \t]*:[ \t]*(?:\r\n[ \t]+)?([^\r\n]{1,998})")
 
 
@@ -24,6 +27,8 @@ class ContentFacts:
     dot_lines: bool = False
     received_fields: int = 0
     message_id: str | None = None
+    delivered_to: tuple[str, ...] = ()
+    """What Delivered-To fields say, in lower case. Known of content that comes in; it is not stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +81,7 @@ class ContentScanner:
         lowered = b"\n" + header.lower()
         found = _MESSAGE_ID.search(lowered)
         message_id = header[found.start(1) - 1 : found.end(1) - 1] if found else None
+        delivered_to = _DELIVERED_TO.findall(lowered)[:MAX_DELIVERED_TO]
         return ContentFacts(
             longest_line_octets=max(self._longest, self._line_octets),
             eight_bit_header=not header.isascii(),
@@ -83,6 +89,7 @@ class ContentScanner:
             dot_lines=self._dot_lines,
             received_fields=len(_RECEIVED.findall(lowered)),
             message_id=message_id.decode("ascii", "replace").strip() if message_id else None,
+            delivered_to=tuple(value.decode("utf-8", "replace").strip() for value in delivered_to),
         )
 
     def _measure_lines(self, octets: bytes) -> None:

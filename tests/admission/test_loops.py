@@ -39,7 +39,9 @@ def test_an_alias_knows_its_name(alias: str, value: str, expected: bool) -> None
 
 
 def test_the_field_is_read_wherever_it_stands_in_the_header() -> None:
-    content = b"delivered-to:Away@here.test \r\nSubject: x\r\nDelivered-To : b@c.test\r\n\r\nDelivered-To: no@x.test\r\n"
+    content = (
+        b"delivered-to:Away@here.test \r\nSubject: x\r\nDelivered-To : b@c.test\r\n\r\nDelivered-To: no@x.test\r\n"
+    )
     assert facts_of(content).delivered_to == ("away@here.test", "b@c.test")
     assert len(facts_of(b"Delivered-To: x\r\n" * 1000).delivered_to) == MAX_DELIVERED_TO
 

@@ -44,14 +44,15 @@ class Ring:
         for alias, targets in aliases.items():
             address, found = parse_address(alias), [parse_address(target) for target in targets]
             house = self.houses[address.domain.removesuffix(".test")]
-            house.ask(partial(_add_alias, address, found))
+            house.ask(partial(add_alias, address, found))
 
     def accepted(self) -> int:
         """Messages accepted by all of them, reports included."""
         count = 0
         for house in self.houses.values():
-            count += len(house.ask(lambda storage: storage.journey.find(limit=10_000)))
-            count -= len(house.ask(lambda storage: storage.journey.find(refused=True, limit=10_000)))
+            everything = house.ask(lambda storage: storage.journey.find(limit=10_000))
+            refused = house.ask(lambda storage: storage.journey.find(refused=True, limit=10_000))
+            count += len(set(everything) - set(refused))
         return count
 
     def until_quiet(self) -> int:
@@ -81,7 +82,7 @@ class Ring:
         return [str(email.message_from_bytes(content)["Subject"]) for content in new]
 
 
-async def _add_alias(alias: Address, targets: list[Address], storage: Storage) -> None:
+async def add_alias(alias: Address, targets: list[Address], storage: Storage) -> None:
     await storage.administration.add_alias(alias, targets)
 
 

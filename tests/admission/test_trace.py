@@ -64,7 +64,7 @@ def test_with_says_how_it_came(tls: bool, account: Account | None) -> None:
     assert stamp(peer(tls=tls, account=None, extended=False))["protocol"] == "SMTP"
 
 
-@pytest.mark.conformance("C69", "C279", "C283", "S2")
+@pytest.mark.conformance("C69", "C279", "C283", "S2", "S18")
 @pytest.mark.parametrize(
     ("hello", "address", "shown"),
     [

@@ -191,7 +191,7 @@ HOSTILE = (
 )
 
 
-@pytest.mark.conformance("C283", "S8")
+@pytest.mark.conformance("C283", "S8", "S18")
 def test_no_parameter_becomes_a_line_of_ours(house: RunningHouse) -> None:
     """Each is refused, or is one octet string among others; no field and no event line begins with it."""
     with Wire(house.ports["smtp"]) as wire:

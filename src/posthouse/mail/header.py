@@ -24,8 +24,12 @@ def _date_time(second: int) -> str:
 
 
 def field(name: str, value: str) -> bytes:
-    """One header field. `value` may be folded beforehand as CRLF and white space; any other control is a bug."""
-    assert _is_plain(value) or _FOLDED_TEXT.match(value), "a control, or a fold without white space, in a header field"
+    """One header field. `value` may be folded beforehand as CRLF and white space; any other control is a bug.
+
+    Raises ValueError for that: unlike an assertion, in every way to run the program.
+    """
+    if not (_is_plain(value) or _FOLDED_TEXT.match(value)):
+        raise ValueError("a control, or a fold without white space, in a header field")
     return f"{name}: {value}\r\n".encode()
 
 

@@ -213,7 +213,6 @@ class House:
             self.log,
             rules=_identity_rules(self.config),
         )
-        self.rewriter = Rewriter(self.storage.credentials, self.storage.journey)
         self.surrogates = Surrogates(self.storage.maildrops)
         self.refusals = Refusals(self.storage.journey, self.world.clock, self.world.random, self.log)
 
@@ -239,7 +238,13 @@ class House:
                 maildrops=self.storage.maildrops,
                 administration=self.storage.administration,
                 elsewhere=router,
-                rewriter=self.rewriter,
+                rewriter=Rewriter(
+                    self.storage.credentials,
+                    self.storage.journey,
+                    self.storage.directory,
+                    hostname=config.hostname,
+                    enabled=config.forwarding.rewrite_senders,
+                ),
             ),
             Rules.of(config),
             world.clock,

@@ -38,13 +38,13 @@ class House:
         self.clock = FakeClock()
         self.journeys: dict[QueueId, tuple[JourneyEvent, ...]] = {}
         names = Names(PEOPLE, ALIASES)
-        seams = Seams(directory=names, maildrops=names, administration=names, rewriter=Rewriter(self, self))
+        rewriter = Rewriter(self, self, names, hostname=HOSTNAME, enabled=rewrite_senders)
+        seams = Seams(directory=names, maildrops=names, administration=names, rewriter=rewriter)
         rules = Rules(
             hostname=HOSTNAME,
             postmaster=parse_address("boss@far.test"),
             max_recipients=100,
             expire_after_s=60.0,
-            rewrite_senders=rewrite_senders,
         )
         self.admission = Admission(seams, rules, self.clock, FakeRandom())
 

@@ -10,10 +10,10 @@ from typing import Protocol
 
 from posthouse.admission import replies, trace
 from posthouse.admission.identities import Directory, may_send_as
-from posthouse.admission.loops import came_back
+from posthouse.admission.loops import are_in_circles
 from posthouse.admission.peer import Peer, Role
 from posthouse.admission.quota import Maildrops, over_quota
-from posthouse.admission.rewriting import MAX_OPENED, Rewriter
+from posthouse.admission.rewriting import Rewriter
 from posthouse.admission.routing import EXPANSION_TARGETS, Home, Routed, qualified, route
 from posthouse.admission.rules import Rules
 from posthouse.admission.submission import Missing, Submission
@@ -25,7 +25,6 @@ from posthouse.mail.ids import AccountId, QueueId, new_queue_id
 from posthouse.mail.journey import Accepted, JourneyEvent, Placed, Queued
 from posthouse.mail.record import record
 from posthouse.mail.reply import Reply
-from posthouse.mail.srs import is_rewritten
 from posthouse.mail.world import Clock, Random
 from posthouse.storage.errors import StorageBusy
 
@@ -162,44 +161,24 @@ class Admission:
             refusal = await over_quota(self._seams.maildrops, routed, transaction.size_octets)
         if refusal is not None:
             return refusal
+        rewriter = self._seams.rewriter
         transaction.recipients.append(
             Recipient(
                 forward_path=forward_path,
                 routed=routed,
                 notify=notify,
                 original_recipient=original_recipient,
-                rewritten_at=await self._rewritten_at(transaction.reverse_path, routed),
+                rewritten_at=await rewriter.domain_for(transaction.reverse_path, routed)
+                if rewriter is not None
+                else "",
             )
         )
         return replies.RECIPIENT_OK
 
     async def open(self, address: Address, now: float | None) -> Address | None:
-        """Whom an address stands for that is a rewritten sender of ours; any other is itself.
-
-        None: it only looks like one, or is, at `now`, too old. Raises StorageError.
-        """
+        """Whom a rewritten sender of ours stands for, as `Rewriter.open` has it; any other address is itself."""
         rewriter = self._seams.rewriter
-        for _ in range(MAX_OPENED):
-            if rewriter is None or not is_rewritten(address.local_part) or not await self._is_ours(address.domain):
-                return address
-            opened = await rewriter.open(address, now)
-            if opened is None:
-                return None
-            address = opened
-        return None
-
-    async def _rewritten_at(self, reverse_path: ReversePath, routed: Routed) -> str:
-        """Our domain in which a sender is rewritten: one from elsewhere, whose mail an alias leads elsewhere."""
-        rewriter = self._seams.rewriter if self.rules.rewrite_senders else None
-        if rewriter is None or reverse_path is None or not routed.is_alias or not routed.remotes:
-            return ""
-        if await self._is_ours(reverse_path.domain):
-            return ""
-        await rewriter.prepare()
-        return routed.alias_domain
-
-    async def _is_ours(self, domain: str) -> bool:
-        return domain == self.rules.hostname or domain in await self._seams.directory.domains()
+        return await rewriter.open(address, now) if rewriter is not None else address
 
     async def route(self, forward_path: Address, *, local_address: str = "") -> Routed:
         """Where a forward-path leads. Mail for a postmaster whom nobody is leads to the system maildrop."""
@@ -219,7 +198,10 @@ class Admission:
         """
         if content.facts.received_fields >= MAX_RECEIVED_FIELDS:
             return replies.TOO_MANY_HOPS
-        if content.facts.delivered_to and _is_in_a_circle(transaction, content.facts.delivered_to):
+        delivered_to = content.facts.delivered_to
+        # Whoever logs in may send an old message on again.
+        aliases = [recipient.alias for recipient in transaction.recipients]
+        if delivered_to and transaction.peer.role is _EXCHANGE and are_in_circles(aliases, delivered_to):
             return replies.IN_A_CIRCLE
         refusal: Reply | None = None
         for recipient in transaction.recipients:
@@ -359,7 +341,10 @@ class Admission:
             for key, address in recipient.routed.remotes.items():
                 if key in forwards:
                     continue
-                sender = self._sender(reverse_path, recipient, queue_id, now)
+                rewriter = self._seams.rewriter
+                sender = (
+                    rewriter.rewrite(reverse_path, recipient.rewritten_at, queue_id, now) if rewriter else reverse_path
+                )
                 forwards[key] = self._forward(sender, recipient, address, now)
                 events.append(
                     Queued(
@@ -371,12 +356,6 @@ class Admission:
                     )
                 )
         return tuple(placements.values()), tuple(forwards.values()), events
-
-    def _sender(self, reverse_path: ReversePath, recipient: Recipient, queue_id: QueueId, now: float) -> ReversePath:
-        """The reverse-path with which the message goes on to those whom a recipient leads to elsewhere."""
-        if reverse_path is None or self._seams.rewriter is None or not recipient.rewritten_at:
-            return reverse_path
-        return self._seams.rewriter.rewrite(reverse_path, recipient.rewritten_at, queue_id, now)
 
     def _forward(self, reverse_path: ReversePath, recipient: Recipient, address: Address, now: float) -> Forward:
         return Forward(
@@ -403,18 +382,6 @@ def _original(recipient: Recipient) -> str | None:
     if recipient.original_recipient is not None or alias is None:
         return recipient.original_recipient
     return f"{'rfc822' if alias.is_ascii else 'utf-8'};{alias}"
-
-
-def _is_in_a_circle(transaction: MailTransaction, delivered_to: tuple[str, ...]) -> bool:
-    """Whether mail from another house is only for aliases that led it away before.
-
-    There is one reply for all, so it goes on as long as one recipient is none of them. Whoever logs in may send an old
-    message on again.
-    """
-    aliases = [recipient.alias for recipient in transaction.recipients]
-    return transaction.peer.role is _EXCHANGE and all(
-        alias is not None and came_back(alias, delivered_to) for alias in aliases
-    )
 
 
 def _submitter(transaction: MailTransaction, login: str) -> Address | None:

@@ -7,12 +7,20 @@ Delivered-To field, as with other mail systems; who finds its own name there ref
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from posthouse.mail.address import Address, AddressError, parse_address, unquoted
 
 
-def came_back(alias: Address, delivered_to: Iterable[str]) -> bool:
+def are_in_circles(aliases: Sequence[Address | None], delivered_to: Sequence[str]) -> bool:
+    """Whether a message that names these is only for aliases that led it away before.
+
+    There is one reply for all recipients, so it goes on while one is no such alias (None).
+    """
+    return all(alias is not None and came_back(alias, delivered_to) for alias in aliases)
+
+
+def came_back(alias: Address, delivered_to: Sequence[str]) -> bool:
     """Whether a message that names these was led away by the alias before, whatever `+detail` it had then."""
     return any(_name(value) == _key(alias) for value in delivered_to)
 

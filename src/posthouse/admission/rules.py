@@ -22,8 +22,6 @@ class Rules:
     literals: frozenset[str] = frozenset()
     routed_domains: frozenset[str] = frozenset()
     """Domains with a next hop of their own, which may be short names such as `intranet`."""
-    rewrite_senders: bool = True
-    """Whether a sender from elsewhere is rewritten where an alias leads to another house."""
 
     @classmethod
     def of(cls, config: Config) -> Rules:
@@ -39,5 +37,4 @@ class Rules:
             roles=frozenset(config.reception.roles),
             literals=frozenset(ip_spelling(str(ip)) or "" for ip in listening if not ip.is_unspecified),
             routed_domains=frozenset(config.forwarding.routes),
-            rewrite_senders=config.forwarding.rewrite_senders,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from posthouse.admission import replies, trace
+from posthouse.admission.expansion import original_recipient, passed_on
 from posthouse.admission.identities import Directory, may_send_as
 from posthouse.admission.loops import are_in_circles
 from posthouse.admission.peer import Peer, Role
@@ -249,6 +250,7 @@ class Admission:
         hostname = self.rules.hostname
         recipient = transaction.recipients[0] if len(transaction.recipients) == 1 else None
         only = recipient.forward_path if recipient is not None else None
+        remotes = (address for each in transaction.recipients for address in each.routed.remotes.values())
         received = trace.received(
             transaction.peer,
             hostname=hostname,
@@ -256,7 +258,8 @@ class Admission:
             now=now,
             only_recipient=qualified(only, hostname) if only is not None else None,
             smtputf8=transaction.smtputf8,
-            u_labels=transaction.smtputf8 and _stays_international(transaction, content),
+            u_labels=transaction.smtputf8
+            and trace.stays_international(transaction.reverse_path, content.facts, remotes),
         )
         received += trace.led_away(recipient.alias if recipient is not None else None)
         missing = transaction.missing
@@ -364,24 +367,9 @@ class Admission:
             destination=Destination("", address.domain),
             not_before=now,
             expires_at=now + self.rules.expire_after_s,
-            original_recipient=_original(recipient),
-            notify=_passed_on(recipient),
+            original_recipient=original_recipient(recipient.original_recipient, recipient.alias),
+            notify=passed_on(recipient.notify, is_expanded=recipient.routed.is_expanded),
         )
-
-
-def _passed_on(recipient: Recipient) -> frozenset[Notify] | None:
-    """When those that a recipient leads to shall report. Of an alias for several we report (RFC 3461 §5.2.7.3, c)."""
-    if recipient.notify is None or not recipient.routed.is_expanded:
-        return recipient.notify
-    return recipient.notify - {Notify.SUCCESS} or frozenset({Notify.NEVER})
-
-
-def _original(recipient: Recipient) -> str | None:
-    """ORCPT. Where an alias leads elsewhere it is the alias, unless the sender said more (RFC 3461 §5.2.1, c)."""
-    alias = recipient.alias
-    if recipient.original_recipient is not None or alias is None:
-        return recipient.original_recipient
-    return f"{'rfc822' if alias.is_ascii else 'utf-8'};{alias}"
 
 
 def _submitter(transaction: MailTransaction, login: str) -> Address | None:
@@ -420,19 +408,4 @@ def _accepted(transaction: MailTransaction, content: SealedContent, queue_id: Qu
         login=peer.account.login if peer.account is not None else None,
         message_id=content.facts.message_id,
         session=peer.session,
-    )
-
-
-def _stays_international(transaction: MailTransaction, content: SealedContent) -> bool:
-    """Whether wherever the message is sent on to must know SMTPUTF8.
-
-    Only then U-labels may stand in what we add (RFC 6531 §3.7.3); else it may yet go to a host that knows only ASCII.
-    """
-    reverse_path = transaction.reverse_path
-    return (
-        content.facts.eight_bit_header
-        or (reverse_path is not None and not reverse_path.is_ascii)
-        or not any(
-            address.is_ascii for recipient in transaction.recipients for address in recipient.routed.remotes.values()
-        )
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from functools import lru_cache
 
 from posthouse.admission.peer import Peer
 from posthouse.admission.submission import Missing
 from posthouse.mail.address import Address, AddressError, ReversePath, parse_domain, path_text, unicode_domain
+from posthouse.mail.content import ContentFacts
 from posthouse.mail.header import date_time, field
 from posthouse.mail.ids import QueueId
 
@@ -36,6 +38,18 @@ def received(
         "Received",
         f"{_from(peer.hello, peer.address)}\r\n\tby {by} with {peer.protocol(smtputf8=smtputf8)}"
         f" id {queue_id}{for_clause};\r\n\t{date_time(now)}",
+    )
+
+
+def stays_international(reverse_path: ReversePath, facts: ContentFacts, remotes: Iterable[Address]) -> bool:
+    """Whether wherever the message is sent on to must know SMTPUTF8.
+
+    Only then U-labels may stand in what we add (RFC 6531 §3.7.3); else it may yet go to a host that knows only ASCII.
+    """
+    return (
+        facts.eight_bit_header
+        or (reverse_path is not None and not reverse_path.is_ascii)
+        or not any(address.is_ascii for address in remotes)
     )
 
 

@@ -133,7 +133,7 @@ def test_a_report_on_a_failing_target_goes_to_the_true_sender(
     assert report["Return-Path"] == "<>"
     assert report["To"] == sender
     human, status, _returned = report.iter_parts()
-    assert "(You wrote to" in " ".join(human.get_content().split())
+    assert "(you wrote to" in " ".join(human.get_content().split())
     assert alias in human.get_content()
     fields = status.get_payload()[1]
     assert fields["Original-Recipient"] == f"rfc822; {alias}"

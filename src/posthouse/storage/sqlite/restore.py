@@ -200,12 +200,12 @@ def _changed(path: Path, disk: FileSystem) -> Iterator[apsw.Connection]:
 
 def _make_safe(connection: apsw.Connection, now: float) -> int:
     """Hold the spool, free claims, raise UID validities; the number of recipients held now that were not before."""
+    held: int = row(connection, "SELECT count(*) FROM spool WHERE held = 0")[0]
     if int(str(connection.pragma("user_version"))) >= MARKS_SINCE_SCHEMA:
         while free(connection, OF_ANYBODY, (), now):
             pass
     connection.execute("UPDATE spool SET claim_token = NULL, claim_incarnation = NULL WHERE claim_incarnation NOT NULL")
     connection.execute("UPDATE spool SET held = ? WHERE held = 0", (HELD_BY_RESTORE,))
-    held = connection.changes()
     connection.execute("DELETE FROM incarnations")
     connection.execute("UPDATE folders SET uid_validity = max(uid_validity + 1, ?)", (int(now),))
     connection.execute("UPDATE directory_version SET version = version + 1")

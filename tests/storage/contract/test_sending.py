@@ -231,6 +231,7 @@ async def test_an_orderly_end_counts_as_no_death(house: House) -> None:
     assert [(row.deaths, row.not_before <= house.clock.now()) for row in await rows_of(house)] == [(0, True)]
 
 
+@pytest.mark.conformance("C103")
 async def test_a_clock_that_was_wrong_is_put_right(house: House) -> None:
     now = house.clock.now()
     waits = (now + 50, now + 5_000, now + 90_000, now + 9e6)

@@ -108,6 +108,7 @@ async def turns(house: House) -> list[Destination]:
     while True:
         due: tuple[DueDestination, ...] = await house.storage.spool.due(house.clock.now(), DUE_LIMIT, after)
         assert len(due) <= DUE_LIMIT
+        assert len(shown) < 2 * HEALTHY, "the same ones again"
         assert [each.oldest_not_before for each in due] == sorted(each.oldest_not_before for each in due)
         shown += [each.destination for each in due]
         if len(due) < DUE_LIMIT:

@@ -74,7 +74,7 @@ def test_what_may_have_arrived_is_shown_with_the_decision_to_make(furnished: Com
     assert (row["may_have_arrived"], row["sending_at"], row["via"]) == (True, 1.0, "smtp.provider.test:587")
     shown = run("queue", "show", waiting).out
     assert f"send it again: posthouse queue retry {waiting}; if so: posthouse queue remove {waiting}" in shown
-    assert "through   smtp.provider.test:587" in shown
+    assert "leaves    through smtp.provider.test:587" in shown
     assert run("queue", "release", "--all").out == "0 recipients released.\n"
     assert run("queue", "retry", waiting).out == "1 recipient due at once.\n"
     assert json.loads(run("queue", "list", "--json").out)[0]["may_have_arrived"] is False

@@ -79,11 +79,11 @@ def queue_show(queue_id: QueueIdArgument, config: ConfigOption = None, json: Jso
     print(f"  accepted {duration(now - message.accepted_at)} ago; told in full by: posthouse journey {wanted}")
     for row in rows:
         print(f"  to {printable(row.forward_path)}")
+        if row.destination.via:
+            print(f"    leaves    through {printable(row.destination.via)}, as mail of {printable(row.identity)}")
         print(f"    tried     {count(row.attempts, 'time', 'times')}, next try {_next_try(row, now)}")
         print(f"    given up  in {duration(row.expires_at - now)}")
         print(f"    why       {printable(row.last_reply) or 'not tried yet'}")
-        if row.destination.via:
-            print(f"    through   {printable(row.destination.via)}, the server of its sender's address")
         if row.deaths:
             print(f"    put off   the house ended {count(row.deaths, 'time', 'times')} while it was tried")
         if row.may_have_arrived:
@@ -174,7 +174,7 @@ def _fields(row: SpoolRow) -> dict[str, object]:
         "forward_path": str(row.forward_path),
         "reverse_path": str(row.reverse_path or ""),
         "destination": row.destination.domain,
-        "via": row.destination.via,
+        "via": row.destination.via or None,
         "accepted_at": row.message.accepted_at,
         "not_before": row.not_before,
         "expires_at": row.expires_at,

@@ -8,8 +8,10 @@ import smtplib
 import time
 from pathlib import Path
 
+import apsw
 import pytest
 
+from posthouse.storage.sqlite.connection import DATABASE
 from tests.cli.conftest import Command
 from tests.running_house import PASSWORD, RunningHouse
 
@@ -55,6 +57,43 @@ def test_an_operator_sees_and_steers_what_waits(furnished: Command, waiting: str
     assert run("queue", "list").out == "Nothing waits.\n"
     told = [row["action"] for row in json.loads(run("journey", waiting, "--json").out) if row["event"] == "operated"]
     assert told == ["hold", "release", "retry", "remove"]
+
+
+def put_off(folder: Path, sql: str) -> None:
+    """Make the only row what a crash of the house would have made of it."""
+    connection = apsw.Connection(str(folder / DATABASE))
+    connection.execute(f"UPDATE spool SET {sql}")
+    connection.close()
+
+
+def test_what_may_have_arrived_is_shown_with_the_decision_to_make(furnished: Command, waiting: str) -> None:
+    run = furnished.run
+    put_off(Path(), "held = 1, sending_at = 1.0, via = 'smtp.provider.test:587'")
+    assert "held, may have arrived" in run("queue", "list").out
+    (row,) = json.loads(run("queue", "list", "--json").out)
+    assert (row["may_have_arrived"], row["sending_at"], row["via"]) == (True, 1.0, "smtp.provider.test:587")
+    shown = run("queue", "show", waiting).out
+    assert f"send it again: posthouse queue retry {waiting}; if so: posthouse queue remove {waiting}" in shown
+    assert "leaves    through smtp.provider.test:587" in shown
+    assert run("queue", "release", "--all").out == "0 recipients released.\n"
+    assert run("queue", "retry", waiting).out == "1 recipient due at once.\n"
+    assert json.loads(run("queue", "list", "--json").out)[0]["may_have_arrived"] is False
+
+
+def test_what_ended_the_house_is_shown(furnished: Command, waiting: str) -> None:
+    put_off(Path(), "deaths = 2")
+    assert "the house ended 2 times while it was tried" in furnished.run("queue", "show", waiting).out
+
+
+def test_a_long_queue_is_cut_and_says_so(furnished: Command, waiting: str) -> None:
+    connection = apsw.Connection(DATABASE)
+    names = [name for name, *_ in connection.execute("SELECT name FROM pragma_table_info('spool')")]
+    values = ", ".join("n" if name == "recipient_number" else name for name in names)
+    numbers = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 1200)"
+    connection.execute(f"INSERT INTO spool {numbers} SELECT {values} FROM spool, c")
+    connection.close()
+    shown = furnished.run("queue", "list").out
+    assert shown.endswith("Shown are the first 1000 recipients of 1201.\n")
 
 
 def test_a_journey_is_found_by_id_and_by_its_parties(furnished: Command, waiting: str) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from posthouse.app import World
 from posthouse.config import load
@@ -32,6 +33,10 @@ class ServedHouse:
         workers: int = 1,
     ) -> None:
         self.folder = folder
+        self.under: tuple[str, ...] = ()
+        """The program and its arguments that the house is started by."""
+        self.said = ""
+        """What the house that ended last had written after it was open."""
         self._doors = doors
         self.ports: dict[str, int] = {}
         self._process: subprocess.Popen[str] | None = None
@@ -52,7 +57,15 @@ class ServedHouse:
 
     def start(self) -> None:
         """Returns when every door is open."""
-        command = [sys.executable, "-m", "posthouse.cli", "serve", "--config", str(self.folder / "posthouse.toml")]
+        command = [
+            *self.under,
+            sys.executable,
+            "-m",
+            "posthouse.cli",
+            "serve",
+            "--config",
+            str(self.folder / "posthouse.toml"),
+        ]
         self._process = subprocess.Popen(
             command, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SRC)}, text=True
         )
@@ -65,10 +78,15 @@ class ServedHouse:
                 self.ports = {door: int(event[door].rpartition(":")[2]) for door in self._doors}
                 break
         else:
+            self._process.stderr.close()
+            self._process.wait(30)
             self._process = None
             raise AssertionError("the house did not open: " + "".join(said))
-        self._log = threading.Thread(target=self._process.stderr.read, daemon=True)
+        self._log = threading.Thread(target=self._listen, args=(self._process.stderr,), daemon=True)
         self._log.start()
+
+    def _listen(self, log: IO[str]) -> None:
+        self.said = log.read()
 
     def workers(self) -> list[int]:
         """Process ids of the worker processes; none where the house is one process."""

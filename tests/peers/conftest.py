@@ -55,6 +55,11 @@ def testssl() -> Program:
 
 
 @pytest.fixture
+def strace() -> Program:
+    return program("strace")
+
+
+@pytest.fixture
 def smtp_source() -> SmtpSource:
     return SmtpSource(program("smtp-source"))
 

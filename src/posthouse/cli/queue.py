@@ -43,7 +43,7 @@ def queue_id_argument(text: str) -> QueueId:
 @queue.command("list")
 def queue_list(config: ConfigOption = None, json: JsonOption = False) -> None:
     """What waits, since when, why, and when it is tried next."""
-    rows, now = _read(config, None)
+    rows, now, total = _read(config, None)
     if json:
         print_json([_fields(row) for row in rows])
         return
@@ -59,13 +59,15 @@ def queue_list(config: ConfigOption = None, json: JsonOption = False) -> None:
         for row in rows
     ]
     print_rows(shown, list(shown[0]) if shown else [], as_json=False, empty="Nothing waits.")
+    if total > len(rows):
+        print(f"Shown are the first {count(len(rows), 'recipient', 'recipients')} of {total}.")
 
 
 @queue.command("show")
 def queue_show(queue_id: QueueIdArgument, config: ConfigOption = None, json: JsonOption = False) -> None:
     """Everything about one waiting message."""
     wanted = queue_id_argument(queue_id)
-    rows, now = _read(config, wanted)
+    rows, now, _total = _read(config, wanted)
     if not rows:
         raise Problem(_not_waiting(wanted))
     if json:
@@ -77,14 +79,21 @@ def queue_show(queue_id: QueueIdArgument, config: ConfigOption = None, json: Jso
     print(f"  accepted {duration(now - message.accepted_at)} ago; told in full by: posthouse journey {wanted}")
     for row in rows:
         print(f"  to {printable(row.forward_path)}")
+        if row.destination.via:
+            print(f"    leaves    through {printable(row.destination.via)}, as mail of {printable(row.identity)}")
         print(f"    tried     {count(row.attempts, 'time', 'times')}, next try {_next_try(row, now)}")
         print(f"    given up  in {duration(row.expires_at - now)}")
         print(f"    why       {printable(row.last_reply) or 'not tried yet'}")
+        if row.deaths:
+            print(f"    put off   the house ended {count(row.deaths, 'time', 'times')} while it was tried")
+        if row.may_have_arrived:
+            again, gone = f"posthouse queue retry {wanted}", f"posthouse queue remove {wanted}"
+            print(f"    decide    ask whether it arrived; if not, send it again: {again}; if so: {gone}")
 
 
 @queue.command("retry")
 def queue_retry(queue_id: QueueIdArgument, config: ConfigOption = None) -> None:
-    """Try a message again at once."""
+    """Try a message again at once, or send again what may have arrived."""
     _operate(config, queue_id, "retry", "due at once", lambda spool, id_, event: spool.retry(id_, event.at, event))
 
 
@@ -100,7 +109,7 @@ def queue_release(
         str | None, typer.Argument(metavar="[ID]", show_default=False, help="The id that stood in the 250.")
     ] = None,
     config: ConfigOption = None,
-    everything: Annotated[bool, typer.Option("--all", help="All that is held.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All that is held, but what may have arrived.")] = False,
     restored: Annotated[bool, typer.Option("--restored", help="All that a restore held.")] = False,
 ) -> None:
     """Let held messages go on."""
@@ -145,11 +154,12 @@ def _operate(config: ConfigOption, queue_id: str, action: str, did: str, operati
         raise Problem(f"nothing to {action} in {wanted}; its state: posthouse queue show {wanted}")
 
 
-def _read(config: ConfigOption, queue_id: QueueId | None) -> tuple[tuple[SpoolRow, ...], float]:
-    """Rows, and the time they were read at."""
+def _read(config: ConfigOption, queue_id: QueueId | None) -> tuple[tuple[SpoolRow, ...], float, int]:
+    """Rows, the time they were read at, and how many wait in all."""
 
-    async def work(storage: Storage, _config: Config, world: World) -> tuple[tuple[SpoolRow, ...], float]:
-        return await storage.spool.list(queue_id=queue_id), world.clock.now()
+    async def work(storage: Storage, _config: Config, world: World) -> tuple[tuple[SpoolRow, ...], float, int]:
+        rows = await storage.spool.list(queue_id=queue_id)
+        return rows, world.clock.now(), await storage.spool.count()
 
     return with_storage(config, work)
 
@@ -164,6 +174,7 @@ def _fields(row: SpoolRow) -> dict[str, object]:
         "forward_path": str(row.forward_path),
         "reverse_path": str(row.reverse_path or ""),
         "destination": row.destination.domain,
+        "via": row.destination.via or None,
         "accepted_at": row.message.accepted_at,
         "not_before": row.not_before,
         "expires_at": row.expires_at,
@@ -171,12 +182,17 @@ def _fields(row: SpoolRow) -> dict[str, object]:
         "held": row.held,
         "held_by_restore": row.held_by_restore,
         "claimed": row.claimed,
+        "sending_at": row.sending_at,
+        "may_have_arrived": row.may_have_arrived,
+        "deaths": row.deaths,
         "last_reply": row.last_reply,
         "size_octets": len(row.message.prefix) + row.message.content_octets,
     }
 
 
 def _next_try(row: SpoolRow, now: float) -> str:
+    if row.may_have_arrived:
+        return "held, may have arrived"
     if row.held:
         return "held by restore" if row.held_by_restore else "held"
     if row.claimed:

@@ -30,7 +30,7 @@ class Ret(StrEnum):
     HDRS = "HDRS"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Destination:
     """Where spool rows are claimed together: an identity's own submission server (`via`, "" for none) and a domain."""
 

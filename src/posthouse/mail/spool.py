@@ -48,6 +48,15 @@ class SpoolRow:
     claimed: bool
     held_by_restore: bool = False
     """Held since a restore: it may have been sent meanwhile."""
+    sending_at: float | None = None
+    """Since when the final dot may have left through the identity's own server (`mark_sending`)."""
+    deaths: int = 0
+    """How many processes in a row died with a claim on it."""
+
+    @property
+    def may_have_arrived(self) -> bool:
+        """Held, since nobody knows whether its identity's own server took it: its owner is asked."""
+        return self.held and not self.claimed and self.sending_at is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +69,18 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What became of one row: `not_before` None removes it (served, failed), else it waits until then."""
+    """What became of one row: `not_before` None removes it (served, failed), else it waits until then.
+
+    `held`: it stays, whatever `not_before` says, until an operator releases, retries or removes it; a mark of
+    `mark_sending` stays with it, which any other outcome clears.
+    """
 
     queue_id: QueueId
     recipient_number: int
     not_before: float | None
     last_reply: str
     delay_notified: bool = False
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,5 +98,4 @@ class DueDestination:
     """A destination with rows that are due, unheld and unclaimed."""
 
     destination: Destination
-    due_count: int
     oldest_not_before: float

@@ -5,7 +5,7 @@ Every method may raise the errors of `storage/errors.py`. Times are Unix seconds
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -176,12 +176,40 @@ class Maildrops(Protocol):
 class Spool(Protocol):
     """Recipients still to be served elsewhere."""
 
-    async def due(self, now: float, limit: int) -> tuple[DueDestination, ...]:
-        """Destinations with due rows, the longest waiting first."""
+    async def due(self, now: float, limit: int, after: Destination | None = None) -> tuple[DueDestination, ...]:
+        """Destinations with due rows, the longest waiting first.
+
+        Where there are more than `limit`: the first `limit` of them that come after `after` in their own order. Whoever
+        goes on with the greatest destination of a full answer, and from the beginning after one that is not full, sees
+        every destination in turn.
+        """
         ...
 
     async def claim(self, destination: Destination, limit: int, now: float) -> Claim | None:
-        """Claim up to `limit` due rows, durably, adding one to their attempts. None: nothing is due any more."""
+        """Claim up to `limit` due rows, durably, adding one to their attempts. None: nothing is due any more.
+
+        A row with which two processes in a row died is claimed with rows of its own message only.
+        """
+        ...
+
+    async def mark_sending(self, token: str, keys: Sequence[tuple[QueueId, int]], now: float) -> bool:
+        """Note durably that the final dot of these rows (queue id, recipient number) may leave from now on.
+
+        For rows that leave through their identity's own server. When such a claim ends without a settlement, its rows
+        become held, with a reply that says so and an event in the journey. False: one of them is not claimed by
+        `token` any more; nothing was noted, and no dot may leave.
+        """
+        ...
+
+    async def free_idle(self, in_use: Callable[[], Collection[str]]) -> int:
+        """Free claims of this process whose token is not `in_use`, which is asked last; the number of rows.
+
+        A claim is in use from the moment `claim` returned it: whoever calls may not await before it is listed.
+        """
+        ...
+
+    async def make_due(self, beyond: float, now: float) -> int:
+        """Rows that wait until after `beyond` wait until `now`: the clock was wrong when they were put off."""
         ...
 
     async def next_due(self) -> float | None:
@@ -194,16 +222,21 @@ class Spool(Protocol):
 
     async def hold(self, queue_id: QueueId, event: JourneyEvent) -> int: ...
 
-    async def release(self, queue_id: QueueId, event: JourneyEvent) -> int: ...
+    async def release(self, queue_id: QueueId, event: JourneyEvent) -> int:
+        """Held rows go on; those that may have arrived are sent again."""
+        ...
 
     async def release_all(self, told: Callable[[QueueId, tuple[str, ...]], JourneyEvent], *, restored: bool) -> int:
         """Release every held row, with `restored` only those that a restore held; the number of rows.
 
+        Those that may have arrived stay: somebody decides about each of them (`release`, `retry`, `remove`).
         `told` makes the event for each message, from the recipients that were released.
         """
         ...
 
-    async def retry(self, queue_id: QueueId, now: float, event: JourneyEvent) -> int: ...
+    async def retry(self, queue_id: QueueId, now: float, event: JourneyEvent) -> int:
+        """Rows that wait, and those that may have arrived, are due at once."""
+        ...
 
     async def remove(self, queue_id: QueueId, event: JourneyEvent) -> int:
         """Remove rows that are not claimed; these four return the number of rows changed, with the event if any."""

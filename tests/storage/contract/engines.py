@@ -27,3 +27,9 @@ async def restore_engine(house: House, backup: Path, data_dir: Path) -> tuple[St
     storage = await SqliteStorage.open(data_dir, clock=house.clock, random=house.chance)
     house.others.append(storage)
     return storage, restored
+
+
+def kill(storage: Storage) -> None:
+    """Leave the durable state as the death of its process would."""
+    assert isinstance(storage, SqliteStorage)
+    storage.abandon()

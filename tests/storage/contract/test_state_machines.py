@@ -27,7 +27,7 @@ from posthouse.mail.ids import AccountId, QueueId, Uid
 from posthouse.mail.maildrop import MaildropLock
 from posthouse.mail.spool import Claim
 from posthouse.storage.upkeep import Flaw
-from tests.storage.contract.engines import ENGINES, open_engine
+from tests.storage.contract.engines import ENGINES, kill, open_engine
 from tests.storage.contract.world import (
     ENTRY_PREFIX,
     PREFIX,
@@ -66,8 +66,11 @@ class StorageMachine(RuleBasedStateMachine):
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._loop.run(work)
 
-    def reopen(self) -> None:
-        self.run(self.house.storage.close())
+    def reopen(self, *, killed: bool = False) -> None:
+        if killed:
+            kill(self.house.storage)
+        else:
+            self.run(self.house.storage.close())
         self.house.storage = self.run(self.house.open_another())
 
     async def _flaws(self) -> list[Flaw]:
@@ -179,6 +182,17 @@ class ModelRow:
     attempts: int = 0
     held: bool = False
     token: str | None = None
+    marked: bool = False
+    deaths: int = 0
+
+    @property
+    def may_have_arrived(self) -> bool:
+        return self.marked and self.token is None
+
+    def freed(self) -> None:
+        """Its claim ended without an outcome."""
+        self.token = None
+        self.held = self.held or self.marked
 
 
 class SpoolMachine(StorageMachine):
@@ -210,15 +224,36 @@ class SpoolMachine(StorageMachine):
     def wait(self, seconds: int) -> None:
         self.house.clock.time += seconds
 
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data())
+    def mark(self, data: st.DataObject) -> None:
+        claim = data.draw(st.sampled_from(self.claims))
+        keys = [(row.message.queue_id, row.recipient_number) for row in claim.rows]
+        ours = all(key in self.model and self.model[key].token == claim.token for key in keys)
+        assert self.run(self.house.storage.spool.mark_sending(claim.token, keys, self.house.clock.now())) == ours
+        for key in keys if ours else ():
+            self.model[key].marked = True
+
+    @rule(data=st.data())
+    def free_idle(self, data: st.DataObject) -> None:
+        tokens = sorted({row.token for row in self.model.values() if row.token is not None})
+        used = set(data.draw(st.lists(st.sampled_from(tokens)))) if tokens else set()
+        idle = [row for row in self.model.values() if row.token is not None and row.token not in used]
+        assert self.run(self.house.storage.spool.free_idle(lambda: used)) == len(idle)
+        for row in idle:
+            row.freed()
+
     @rule(destination=st.sampled_from(DESTINATIONS), limit=st.integers(1, 3))
     def claim(self, destination: Destination, limit: int) -> None:
         claim = self.run(self.house.storage.spool.claim(destination, limit, self.house.clock.now()))
         due = self.due(destination)
-        assert (len(claim.rows) if claim else 0) == min(limit, len(due))
+        assert (claim is None) == (not due)
         if claim is None:
             return
-        earliest = sorted(row.not_before for row in due)[: len(claim.rows)]
-        assert [row.not_before for row in claim.rows] == earliest
+        if all(row.deaths < 2 for row in due):
+            assert [row.not_before for row in claim.rows] == sorted(row.not_before for row in due)[:limit]
+        elif any(row.deaths >= 2 for row in claim.rows):
+            assert len({row.message.queue_id for row in claim.rows}) == 1
         for row in claim.rows:
             model = self.model[row.message.queue_id, row.recipient_number]
             assert model in due
@@ -242,7 +277,8 @@ class SpoolMachine(StorageMachine):
             if not_before is None:
                 del self.model[key]
             else:
-                self.model[key].token, self.model[key].not_before = None, not_before
+                model = self.model[key]
+                model.token, model.not_before, model.marked, model.deaths = None, not_before, False, 0
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), action=st.sampled_from(["hold", "release", "retry", "remove"]))
@@ -252,10 +288,10 @@ class SpoolMachine(StorageMachine):
         event = operated(queue_id, action, self.house.clock.now())
         spool = self.house.storage.spool
         if action == "retry":
-            changed = [row for row in rows.values() if not row.held and row.token is None]
+            changed = [row for row in rows.values() if row.may_have_arrived or (not row.held and row.token is None)]
             assert self.run(spool.retry(queue_id, self.house.clock.now(), event)) == len(changed)
             for row in changed:
-                row.not_before = self.house.clock.now()
+                row.not_before, row.held, row.marked = self.house.clock.now(), False, False
         elif action == "remove":
             gone = [key for key, row in rows.items() if row.token is None]
             assert self.run(spool.remove(queue_id, event)) == len(gone)
@@ -267,12 +303,25 @@ class SpoolMachine(StorageMachine):
             assert self.run(getattr(spool, action)(queue_id, event)) == len(changed)
             for row in changed:
                 row.held = held
+                row.marked = row.marked and (held or row.token is not None)
 
-    @rule()
-    def begin_anew(self) -> None:
-        self.reopen()
-        for row in self.model.values():
-            row.token = None
+    @rule(killed=st.booleans())
+    def begin_anew(self, killed: bool) -> None:
+        self.reopen(killed=killed)
+        now = self.house.clock.now()
+        stored = {
+            (row.message.queue_id, row.recipient_number): row for row in self.run(self.house.storage.spool.list())
+        }
+        for key, row in self.model.items():
+            claimed = row.token is not None
+            row.freed()
+            if not claimed or not killed or row.marked:
+                continue
+            row.deaths += 1
+            if row.deaths > 1:
+                wait_s = (60, 300, 900, 3600)[min(row.deaths, 5) - 2]
+                assert now + wait_s <= stored[key].not_before < now + 2 * wait_s
+                row.not_before = stored[key].not_before
 
     @invariant()
     def everything_agrees(self) -> None:
@@ -283,10 +332,9 @@ class SpoolMachine(StorageMachine):
             model = self.model[key]
             assert (row.not_before, row.attempts, row.held) == (model.not_before, model.attempts, model.held)
             assert row.claimed == (model.token is not None)
+            assert (row.sending_at is not None, row.deaths) == (model.marked, model.deaths)
         due = self.run(spool.due(self.house.clock.now(), 10))
-        assert {found.destination: found.due_count for found in due} == {
-            destination: len(rows) for destination in DESTINATIONS if (rows := self.due(destination))
-        }
+        assert {found.destination for found in due} == {each for each in DESTINATIONS if self.due(each)}
         assert [found.oldest_not_before for found in due] == sorted(
             min(row.not_before for row in self.due(found.destination)) for found in due
         )

@@ -19,6 +19,12 @@ async def a_short_day(house: House) -> None:
     await house.settle(await house.claim(), "failed")
     house.checkpoint(truncate=True)
     await house.expunge(0, 2)
+    await house.accept(SMALL_OCTETS, to=(), forwards=2)
+    for outcome in ("deferred", None):
+        claim = await house.claim(limit=1)
+        await house.mark(claim)
+        if outcome is not None:
+            await house.settle(claim, outcome)
     await house.sweep()
 
 

@@ -7,10 +7,11 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import apsw
-from tests.storage.crash.ledger import Accept, Asked, Expunge, Housekeeping, Ledger, Settle, Step, TakeClaim
+from tests.storage.crash.ledger import Accept, Asked, Expunge, Housekeeping, Ledger, Mark, Settle, Step, TakeClaim
 from tests.storage.crash.recording import Recorder
 
 from posthouse.mail.acceptance import Acceptance, Destination, Forward, Placement
@@ -103,6 +104,13 @@ class House:
         await self._ask(TakeClaim(rows), self.recorder.position, claiming)
         assert rows == tuple((row.message.queue_id, row.recipient_number) for row in claims[0].rows)
         return claims[0]
+
+    async def mark(self, claim: Claim) -> bool:
+        """Note that the final dot of a claim's rows may leave."""
+        rows = tuple((row.message.queue_id, row.recipient_number) for row in claim.rows)
+        spool = self.storage.spool
+        marking = partial(spool.mark_sending, claim.token, rows, self.clock.now())
+        return await self._ask(Mark(rows), self.recorder.position, marking)
 
     async def settle(self, claim: Claim, outcome: str, report_to: tuple[int, ...] = (0,)) -> bool:
         """Settle all rows of a claim alike: delivered, deferred, or failed with one report for them all."""

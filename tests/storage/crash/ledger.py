@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 
 from posthouse.mail.acceptance import INBOX, Acceptance, Destination
 from posthouse.mail.ids import AccountId, QueueId, Uid, Uidl
-from posthouse.mail.journey import JourneyEvent
+from posthouse.mail.journey import Attempted, JourneyEvent
 from posthouse.mail.spool import Settlement, SpoolRow
+from posthouse.storage.sqlite.claims import MAY_HAVE_ARRIVED
 from posthouse.storage.sqlite.storage import SqliteStorage
 
 
@@ -28,6 +29,13 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class TakeClaim:
+    rows: tuple[tuple[QueueId, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The final dot of these rows may have left from then on."""
+
     rows: tuple[tuple[QueueId, int], ...]
 
 
@@ -49,7 +57,7 @@ class Housekeeping:
     """A sweep or a checkpoint: changes nothing that anybody can see."""
 
 
-Step: TypeAlias = Accept | TakeClaim | Settle | Expunge | Housekeeping
+Step: TypeAlias = Accept | TakeClaim | Mark | Settle | Expunge | Housekeeping
 
 
 @dataclass(slots=True)
@@ -64,6 +72,8 @@ class Waiting:
     attempts: int
     last_reply: str | None
     octets: bytes
+    asked_about: bool = False
+    """Held, with a word in the journey: it may have been sent, and the house that sent it is dead."""
 
 
 @dataclass(slots=True)
@@ -82,6 +92,10 @@ class Picture:
             case TakeClaim(rows=rows):
                 for row in rows:
                     self.spool[row].attempts += 1
+            case Mark(rows=rows):
+                for row in rows:
+                    self.spool[row].asked_about = True
+                    self.spool[row].last_reply = MAY_HAVE_ARRIVED
             case Settle(settlement=settlement, octets=octets):
                 self._settle(settlement, octets)
             case Expunge(account=account, uidls=uidls, events=events):
@@ -119,6 +133,7 @@ class Picture:
             else:
                 self.spool[row].not_before = settled.not_before
                 self.spool[row].last_reply = settled.last_reply
+                self.spool[row].asked_about = False
         self._write(settlement.events)
         for generated in settlement.generated:
             self._accept(generated, octets)
@@ -190,13 +205,23 @@ async def draw(storage: SqliteStorage, accounts: Iterable[AccountId], journeys: 
         assert not row.claimed, f"claimed, but the claimant is dead: {key}"
         picture.spool[key] = await _waiting(storage, row)
     for queue_id in journeys:
-        if events := await storage.journey.read(queue_id):
-            picture.journeys[queue_id] = events
+        events = await storage.journey.read(queue_id)
+        # When the next house tells of it is its own affair; that it does stands with the row.
+        if told := tuple(event for event in events if not _tells_of_a_mark(event)):
+            picture.journeys[queue_id] = told
     return picture
+
+
+def _tells_of_a_mark(event: JourneyEvent) -> bool:
+    return isinstance(event, Attempted) and event.reply == MAY_HAVE_ARRIVED
 
 
 async def _waiting(storage: SqliteStorage, row: SpoolRow) -> Waiting:
     content = b"".join([chunk async for chunk in storage.content.open(row.message.content_id)])
+    events = await storage.journey.read(row.message.queue_id)
+    paths = [event.forward_path for event in events if isinstance(event, Attempted) and _tells_of_a_mark(event)]
+    held = row.held and not row.held_by_restore
+    assert held == row.may_have_arrived == (paths.count(str(row.forward_path)) == 1), f"held for nothing: {row}"
     return Waiting(
         str(row.forward_path),
         str(row.reverse_path or ""),
@@ -206,6 +231,7 @@ async def _waiting(storage: SqliteStorage, row: SpoolRow) -> Waiting:
         row.attempts,
         row.last_reply,
         row.message.prefix + content,
+        row.may_have_arrived,
     )
 
 

@@ -51,7 +51,7 @@ async def power_cuts_of(day: Day, shuffles: int, at_most: int | None = None, *, 
         return await complaints(house, cuts)
 
 
-@pytest.mark.conformance("C58", "S6")
+@pytest.mark.conformance("C58", "C103", "S6")
 async def test_every_crash_point_of_a_short_day() -> None:
     assert await power_cuts_of(a_short_day, 1) == []
 

@@ -55,6 +55,10 @@ async def settle_with_report(house: House) -> None:
     await house.settle(await house.claim(), "failed")
 
 
+async def mark(house: House) -> None:
+    await house.mark(await house.claim())
+
+
 async def expunge(house: House) -> None:
     await house.expunge(0, 2)
 
@@ -64,7 +68,7 @@ async def expunge_and_sweep(house: House) -> None:
     await house.sweep()
 
 
-ACTS: tuple[Act, ...] = (accept_small, accept_pages, accept_file, settle_with_report, expunge, expunge_and_sweep)
+ACTS: tuple[Act, ...] = (accept_small, accept_pages, accept_file, settle_with_report, mark, expunge, expunge_and_sweep)
 
 
 def each(*, always: tuple[tuple[Act, Trouble], ...]) -> pytest.MarkDecorator:
@@ -128,7 +132,7 @@ async def strike_each(
 FULL, BROKEN, NO_DESCRIPTORS = Trouble.FULL, Trouble.BROKEN, Trouble.NO_DESCRIPTORS
 
 
-@pytest.mark.conformance("C290", "S6")
+@pytest.mark.conformance("C103", "C290", "S6")
 @each(
     always=(
         (accept_small, FULL),
@@ -137,6 +141,7 @@ FULL, BROKEN, NO_DESCRIPTORS = Trouble.FULL, Trouble.BROKEN, Trouble.NO_DESCRIPT
         (accept_file, NO_DESCRIPTORS),
         (accept_file, Trouble.OVER_QUOTA),
         (settle_with_report, BROKEN),
+        (mark, BROKEN),
         (expunge, BROKEN),
     )
 )

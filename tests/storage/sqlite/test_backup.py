@@ -14,7 +14,7 @@ import pytest
 
 from posthouse import __version__
 from posthouse.mail.ids import QueueId, Uid
-from posthouse.mail.journey import Operated
+from posthouse.mail.journey import Attempted, Operated
 from posthouse.mail.maildrop import MaildropLock
 from posthouse.storage.errors import StorageBusy, StorageDamaged, StorageError
 from posthouse.storage.filesystem import RealFileSystem
@@ -119,6 +119,27 @@ async def test_after_a_restore_nothing_is_sent_until_it_is_released(house: House
     assert await spool.release_all(told, restored=False) == 0
     again.clock.time += 1
     assert len((await again.claim()).rows) == 3
+    await again.storage.close()
+
+
+async def test_what_may_have_been_sent_when_the_backup_was_made_is_not_sent_by_a_restore(
+    house: House, tmp_path: Path
+) -> None:
+    claim = await house.claim(2)
+    key = (claim.rows[0].message.queue_id, claim.rows[0].recipient_number)
+    assert await house.storage.spool.mark_sending(claim.token, [key], house.clock.now())
+    await house.storage.backup(backup_of(tmp_path), ORDER)
+    data, restored = restored_to(tmp_path)
+    assert restored.held == 3
+    again = await open_house(data, 2, create=False)
+    rows = await again.storage.spool.list()
+    assert [(row.may_have_arrived, row.held_by_restore) for row in rows] == [
+        (True, False),
+        (False, True),
+        (False, True),
+    ]
+    assert [event for event in await again.storage.journey.read(key[0]) if isinstance(event, Attempted)]
+    assert await no_flaws(again) == []
     await again.storage.close()
 
 

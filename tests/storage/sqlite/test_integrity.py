@@ -67,6 +67,7 @@ DAMAGES: dict[str, tuple[str, str, str]] = {
     "counter": ("counters", "counts 9 entries", "UPDATE folders SET message_count = 9"),
     "octets used": ("counters", "octets and has", "UPDATE folders SET used_octets = used_octets + 1"),
     "claim": ("spool", "claimed by nobody", "UPDATE spool SET claim_token = 'x', claim_incarnation = 'y'"),
+    "mark": ("spool", "may have been sent already", "UPDATE spool SET sending_at = 1.0"),
     "event": ("journey", "cannot be read", "UPDATE events SET fields = '{'"),
     "kind": ("journey", "cannot be read", "UPDATE events SET kind = 'nonsense'"),
     "dangling": (
@@ -159,6 +160,13 @@ async def test_what_follows_from_the_rest_is_mended(house: House, tmp_path: Path
         "received_fields, message_id FROM messages LIMIT 1",
     )
     assert {flaw.check for flaw in await flaws(house, mend=True)} == {"counters", "spool", "messages"}
+    assert await flaws(house) == []
+
+
+async def test_what_may_have_been_sent_is_held_when_mended(house: House, tmp_path: Path) -> None:
+    meddle(tmp_path, "UPDATE spool SET sending_at = 1.0")
+    assert [flaw.check for flaw in await flaws(house, mend=True)] == ["spool"]
+    assert [row.may_have_arrived for row in await house.storage.spool.list()] == [True]
     assert await flaws(house) == []
 
 

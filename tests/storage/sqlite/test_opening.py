@@ -196,7 +196,7 @@ async def test_a_full_disk_does_not_keep_a_storage_open(tmp_path: Path, problem:
     draft = await storage.content.draft()
     await draft.write(b"x" * 200_000)
 
-    def refuse(_connection: apsw.Connection) -> None:
+    def refuse(_connection: apsw.Connection, _now: float) -> None:
         raise problem
 
     storage._incarnation.end = refuse  # type: ignore[method-assign]

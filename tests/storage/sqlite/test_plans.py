@@ -8,16 +8,21 @@ from collections.abc import Iterator
 import apsw
 import pytest
 
-from posthouse.storage.sqlite import accept, directory, maildrops, retention, settle, spool, sweep
+from posthouse.storage.sqlite import accept, claims, directory, maildrops, retention, settle, spool, sweep
 from posthouse.storage.sqlite.migrate import migrations
 
 HOT = {
     "due": spool._DUE,
+    "due rows": spool._DUE_ROWS,
+    "make due": spool._MAKE_DUE,
+    "tokens": spool._TOKENS,
+    "claims of an incarnation": claims._FIND.format(which=claims.OF_INCARNATION),
+    "claims of a token": claims._FIND.format(which=claims.OF_TOKEN),
     "earliest": spool._EARLIEST,
     "claimable": spool._CLAIMABLE,
     "claim": spool._CLAIM,
     "one row": spool._ROWS + "WHERE spool.queue_id = ? AND recipient_number = ?",
-    "settle": settle._OURS,
+    "settle": settle.OURS,
     "next uid": accept._NEXT_UID,
     "list": maildrops._LIST,
     "internationalised": maildrops._INTERNATIONALISED,
@@ -75,6 +80,6 @@ def test_refused_journeys_are_counted_in_their_index(empty: apsw.Connection) -> 
 
 
 def test_due_hops_by_both_columns_of_a_destination(empty: apsw.Connection) -> None:
-    plan = [line for *_, line in empty.execute(f"EXPLAIN QUERY PLAN {spool._DUE}", (1, 1))]
+    plan = [line for *_, line in empty.execute(f"EXPLAIN QUERY PLAN {spool._DUE}", (1, 1, "", ""))]
     assert any("(via=? AND domain>?)" in line for line in plan)
     assert any("(via>?)" in line for line in plan)

@@ -15,11 +15,8 @@ from pathlib import Path
 import apsw
 
 from posthouse.storage.filesystem import FileSystem
+from posthouse.storage.sqlite.claims import OF_INCARNATION, free
 from posthouse.storage.sqlite.connection import row, rows
-
-_FREE = """
-UPDATE spool SET claim_token = NULL, claim_incarnation = NULL
-WHERE claim_token IS NOT NULL AND claim_incarnation = ?"""
 
 
 class Incarnation:
@@ -40,9 +37,10 @@ class Incarnation:
     def begin(self, connection: apsw.Connection, now: float) -> None:
         connection.execute("INSERT INTO incarnations(incarnation, started_at) VALUES (?, ?)", (self.name, now))
 
-    def end(self, connection: apsw.Connection) -> None:
+    def end(self, connection: apsw.Connection, now: float) -> None:
         """Give up what we still claim."""
-        connection.execute(_FREE, (self.name,))
+        while free(connection, OF_INCARNATION, (self.name,), now):
+            pass
         connection.execute("DELETE FROM incarnations WHERE incarnation = ?", (self.name,))
 
     def release(self, *, remove: bool) -> None:
@@ -82,11 +80,10 @@ class Incarnation:
         (self._folder / name).unlink(missing_ok=True)
 
 
-def free_claims(connection: apsw.Connection, name: str) -> bool:
-    """Mark an incarnation dead and free its claims; whether there were any."""
+def free_claims(connection: apsw.Connection, name: str, now: float) -> int:
+    """Mark an incarnation dead and free some of its claims; how many."""
     connection.execute("UPDATE incarnations SET dead = 1 WHERE incarnation = ?", (name,))
-    connection.execute(_FREE, (name,))
-    return connection.changes() > 0
+    return free(connection, OF_INCARNATION, (name,), now, died=True)
 
 
 def orphans(

@@ -16,6 +16,7 @@ import apsw
 from posthouse.mail.journey import from_json
 from posthouse.storage.errors import StorageDamaged
 from posthouse.storage.filesystem import FileSystem
+from posthouse.storage.sqlite.claims import OF_NOBODY, free
 from posthouse.storage.sqlite.connection import DATABASE, row, rows
 from posthouse.storage.sqlite.content import CHUNK_OCTETS, SqliteContent
 from posthouse.storage.sqlite.incarnation import orphans
@@ -52,7 +53,8 @@ SELECT queue_id, EXISTS (SELECT 1 FROM entries WHERE entries.queue_id = messages
 FROM messages WHERE queue_id > ? ORDER BY queue_id LIMIT ?"""
 _SPOOL = """
 SELECT queue_id, recipient_number, (claim_token IS NULL) = (claim_incarnation IS NULL),
-    claim_incarnation IS NULL OR EXISTS (SELECT 1 FROM incarnations WHERE incarnation = claim_incarnation)
+    claim_incarnation IS NULL OR EXISTS (SELECT 1 FROM incarnations WHERE incarnation = claim_incarnation),
+    sending_at IS NULL OR claim_token IS NOT NULL OR held <> 0
 FROM spool WHERE (queue_id, recipient_number) > (?, ?) ORDER BY queue_id, recipient_number LIMIT ?"""
 _EVENTS = """
 SELECT queue_id, event_number, kind, at, fields FROM events
@@ -250,13 +252,14 @@ def _entry_flaw(found: Any) -> Flaw | None:
 
 
 def _spool_flaw(found: Any) -> Flaw | None:
-    queue_id, number, whole, claimant_known = found
-    if whole and claimant_known:
-        return None
-    what = f"recipient {number} of message {queue_id} is claimed by nobody who could let go"
-    return Flaw(
-        check="spool", what=what, mend=f"run: posthouse check --store --mend; then: posthouse queue retry {queue_id}"
-    )
+    queue_id, number, whole, claimant_known, sent_once = found
+    if not (whole and claimant_known):
+        what = f"recipient {number} of message {queue_id} is claimed by nobody who could let go"
+        return Flaw(check="spool", what=what, mend=f"{_MEND}; then: posthouse queue retry {queue_id}")
+    if not sent_once:
+        what = f"recipient {number} of message {queue_id} may have been sent already, and would be sent again"
+        return Flaw(check="spool", what=what, mend=f"{_MEND}; then: posthouse queue show {queue_id}")
+    return None
 
 
 def _event_flaw(found: Any) -> Flaw | None:
@@ -308,10 +311,6 @@ def mend_messages(connection: apsw.Connection, queue_ids: list[str], now: float)
     )
 
 
-def mend_claims(connection: apsw.Connection) -> None:
-    """Free claims whose claimant is not known."""
-    connection.execute(
-        """UPDATE spool SET claim_token = NULL, claim_incarnation = NULL
-        WHERE (claim_token IS NULL) <> (claim_incarnation IS NULL)
-            OR claim_incarnation NOT IN (SELECT incarnation FROM incarnations)"""
-    )
+def mend_claims(connection: apsw.Connection, now: float) -> int:
+    """Free some of the claims whose claimant is not known, and hold what may have been sent; how many."""
+    return free(connection, OF_NOBODY, (), now)

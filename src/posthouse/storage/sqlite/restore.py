@@ -19,6 +19,7 @@ import apsw
 
 from posthouse.storage.errors import StorageBusy, StorageDamaged
 from posthouse.storage.filesystem import FileSystem
+from posthouse.storage.sqlite.claims import OF_ANYBODY, free
 from posthouse.storage.sqlite.connection import APPLICATION_ID, DATABASE, open_writable, row, rows
 from posthouse.storage.sqlite.copying import copy_file, counts_of, read_manifest, told_about
 from posthouse.storage.sqlite.migrate import migrations, newer
@@ -26,6 +27,8 @@ from posthouse.storage.upkeep import HOUSE, Manifest, Progress, Restored, Tell
 
 HELD_BY_RESTORE = 2
 """In `spool.held`: 1 is what an operator held."""
+MARKS_SINCE_SCHEMA = 5
+"""A snapshot of an older one has no marks of what may have been sent through an identity's own server."""
 _STORE_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm")
 _WORK = ".restore-"
 _PAGE = 500
@@ -197,9 +200,12 @@ def _changed(path: Path, disk: FileSystem) -> Iterator[apsw.Connection]:
 
 def _make_safe(connection: apsw.Connection, now: float) -> int:
     """Hold the spool, free claims, raise UID validities; the number of recipients held now that were not before."""
-    connection.execute("UPDATE spool SET claim_token = NULL, claim_incarnation = NULL")
+    held: int = row(connection, "SELECT count(*) FROM spool WHERE held = 0")[0]
+    if int(str(connection.pragma("user_version"))) >= MARKS_SINCE_SCHEMA:
+        while free(connection, OF_ANYBODY, (), now):
+            pass
+    connection.execute("UPDATE spool SET claim_token = NULL, claim_incarnation = NULL WHERE claim_incarnation NOT NULL")
     connection.execute("UPDATE spool SET held = ? WHERE held = 0", (HELD_BY_RESTORE,))
-    held = connection.changes()
     connection.execute("DELETE FROM incarnations")
     connection.execute("UPDATE folders SET uid_validity = max(uid_validity + 1, ?)", (int(now),))
     connection.execute("UPDATE directory_version SET version = version + 1")

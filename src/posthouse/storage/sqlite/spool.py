@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import apsw
@@ -13,61 +14,81 @@ from posthouse.mail.content import ContentFacts
 from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import JourneyEvent
 from posthouse.mail.spool import Claim, DueDestination, SpoolMessage, SpoolRow
-from posthouse.mail.world import Random
+from posthouse.mail.world import Clock, Random
 from posthouse.storage.sqlite.accept import mark_unreferenced
 from posthouse.storage.sqlite.changes import LocalChanges
+from posthouse.storage.sqlite.claims import ALONE_FROM, OF_TOKEN, free
 from posthouse.storage.sqlite.connection import row, rows
 from posthouse.storage.sqlite.journey import append_events
+from posthouse.storage.sqlite.settle import OURS
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.writer import Writer
 
-DUE_COUNT_LIMIT = 1000
-"""`due_count` counts no further: a million rows of one dead domain must not be counted each second."""
-
 _RELEASED_AT_ONCE = 100
 """Messages, in one transaction."""
+_CHANGED_AT_ONCE = 500
+_FEW_ROWS = 1000
+"""Up to so many due rows are read one by one."""
+_LIGHT_ROWS = 16
 
 _EARLIEST = "SELECT min(not_before) FROM spool WHERE held = 0 AND claim_token IS NULL"
 
+# While few rows are due, they are cheaper to read than all destinations are to visit.
+_DUE_ROWS = """
+SELECT via, domain, not_before FROM spool INDEXED BY spool_by_time
+WHERE held = 0 AND claim_token IS NULL AND not_before <= ? ORDER BY not_before LIMIT ?"""
+
 _WAITING = "FROM spool INDEXED BY spool_by_destination WHERE held = 0 AND claim_token IS NULL"
 
-# Hops from value to value in the index, so that the cost is the number of destinations, not of rows. (A comparison
-# of row values would seek by `via` only and read every row of it: 87 s at a million rows, against some ms.)
+# Hops from destination to destination in the index, so that the cost is their number, not that of rows. (A comparison
+# of row values would seek by `via` only and read every row of it: 87 s at a million rows, against some ms.) A row
+# without a domain stands at the end of a `via`, one with an empty domain at the beginning of the next.
 _DUE = f"""
-WITH RECURSIVE
-vias(via) AS (
-    SELECT min(via) {_WAITING}
+WITH RECURSIVE found(via, domain) AS (
+    SELECT ?3, ?4
     UNION ALL
-    SELECT (SELECT min(via) {_WAITING} AND spool.via > vias.via) FROM vias WHERE vias.via IS NOT NULL
-),
-found(via, domain) AS (
-    SELECT via, (SELECT min(domain) {_WAITING} AND spool.via = vias.via) FROM vias WHERE via IS NOT NULL
-    UNION ALL
-    SELECT via, (SELECT min(domain) {_WAITING} AND spool.via = found.via AND spool.domain > found.domain)
-    FROM found WHERE domain IS NOT NULL
-),
-oldest(via, domain, not_before) AS MATERIALIZED (
-    SELECT via, domain, (SELECT min(not_before) {_WAITING} AND spool.via = found.via AND spool.domain = found.domain)
-    FROM found WHERE domain IS NOT NULL
-),
-due AS MATERIALIZED (SELECT * FROM oldest WHERE not_before <= ?1 ORDER BY not_before, via, domain LIMIT ?2)
-SELECT via, domain, (SELECT count(*) FROM (SELECT 1 {_WAITING}
-    AND spool.via = due.via AND spool.domain = due.domain AND spool.not_before <= ?1 LIMIT {DUE_COUNT_LIMIT})),
-    not_before
-FROM due ORDER BY not_before, via, domain"""
+    SELECT CASE WHEN domain IS NULL THEN (SELECT min(via) {_WAITING} AND spool.via > found.via) ELSE via END,
+        CASE WHEN domain IS NULL THEN ''
+            ELSE (SELECT min(domain) {_WAITING} AND spool.via = found.via AND spool.domain > found.domain) END
+    FROM found WHERE via IS NOT NULL
+)
+SELECT via, domain, (SELECT min(not_before) {_WAITING} AND spool.via = found.via AND spool.domain = found.domain)
+    AS oldest
+FROM found WHERE domain > '' AND NOT (via = ?3 AND domain = ?4) AND oldest <= ?1 LIMIT ?2"""
 
 _CLAIMABLE = """
-SELECT queue_id, recipient_number FROM spool
+SELECT queue_id, recipient_number, deaths FROM spool
 WHERE held = 0 AND claim_token IS NULL AND via = ? AND domain = ? AND not_before <= ?
 ORDER BY not_before, queue_id, recipient_number LIMIT ?"""
 _CLAIM = """
 UPDATE spool SET claim_token = ?, claim_incarnation = ?, attempts = attempts + 1
 WHERE queue_id = ? AND recipient_number = ?"""
 
+_MARK = "UPDATE spool SET sending_at = ? WHERE queue_id = ? AND recipient_number = ?"
+_TOKENS = """
+WITH RECURSIVE tokens(token) AS (
+    SELECT min(claim_token) FROM spool WHERE claim_token IS NOT NULL AND claim_incarnation = ?1
+    UNION ALL
+    SELECT (SELECT min(claim_token) FROM spool
+        WHERE claim_token IS NOT NULL AND claim_incarnation = ?1 AND claim_token > tokens.token)
+    FROM tokens WHERE token IS NOT NULL
+)
+SELECT token FROM tokens WHERE token IS NOT NULL"""
+_MAKE_DUE = """
+UPDATE spool SET not_before = ?2 WHERE (queue_id, recipient_number) IN (
+    SELECT queue_id, recipient_number FROM spool INDEXED BY spool_by_time
+    WHERE held = 0 AND claim_token IS NULL AND not_before > ?1 ORDER BY not_before DESC LIMIT ?3)"""
+_RELEASE = """
+UPDATE spool SET held = 0, sending_at = CASE WHEN claim_token IS NOT NULL THEN sending_at END
+WHERE queue_id = ?1 AND held <> 0"""
+_RETRY = """
+UPDATE spool SET not_before = ?2, held = 0, sending_at = NULL
+WHERE queue_id = ?1 AND claim_token IS NULL AND (held = 0 OR sending_at IS NOT NULL)"""
+
 _ROWS = """
 SELECT spool.queue_id, recipient_number, forward_local_part, forward_domain, spool.reverse_local_part,
     spool.reverse_domain, via, spool.domain, not_before, expires_at, attempts, held, delay_notified,
-    original_recipient, notify, identity, last_reply, claim_token IS NOT NULL,
+    original_recipient, notify, identity, last_reply, claim_token IS NOT NULL, sending_at, deaths,
     accepted_at, prefix, content, size_octets, ret, envelope_id, smtputf8, body,
     longest_line_octets, eight_bit_header, eight_bit_body, dot_lines, received_fields, message_id
 FROM spool JOIN messages USING (queue_id) JOIN contents USING (content) """
@@ -77,34 +98,89 @@ class SqliteSpool:
     """Recipients still to be served elsewhere."""
 
     def __init__(
-        self, writer: Writer, readers: Readers, changes: LocalChanges, random: Random, incarnation: str
+        self, writer: Writer, readers: Readers, changes: LocalChanges, clock: Clock, random: Random, incarnation: str
     ) -> None:
         self._writer = writer
         self._readers = readers
         self._changes = changes
+        self._clock = clock
         self._random = random
         self._incarnation = incarnation
+        self._claiming: set[str] = set()
+        """Tokens of claims on their way to whoever asked."""
 
-    async def due(self, now: float, limit: int) -> tuple[DueDestination, ...]:
-        def find(connection: apsw.Connection) -> list[Any]:
-            earliest = row(connection, _EARLIEST)[0]
-            if earliest is None or earliest > now:
-                return []
-            return rows(connection, _DUE, (now, limit))
+    async def due(self, now: float, limit: int, after: Destination | None = None) -> tuple[DueDestination, ...]:
+        def find(connection: apsw.Connection) -> list[DueDestination]:
+            few: list[Any] = rows(connection, _DUE_ROWS, (now, _FEW_ROWS + 1))
+            oldest: dict[Destination, float] = {}
+            if len(few) <= _FEW_ROWS:
+                for via, domain, not_before in few:
+                    oldest.setdefault(Destination(via, domain), not_before)
+                chosen = sorted(each for each in oldest if after is None or each > after)[:limit]
+                return [DueDestination(each, oldest[each]) for each in chosen]
+            start = after or Destination("", "")
+            found: list[Any] = rows(connection, _DUE, (now, limit, start.via, start.domain))
+            return [DueDestination(Destination(via, domain), not_before) for via, domain, not_before in found]
 
         found = await self._readers.query(find)
-        return tuple(DueDestination(Destination(via, domain), count, oldest) for via, domain, count, oldest in found)
+        return tuple(sorted(found, key=lambda each: (each.oldest_not_before, each.destination)))
 
     async def claim(self, destination: Destination, limit: int, now: float) -> Claim | None:
         token = self._random.octets(16).hex()
 
         def work(connection: apsw.Connection) -> list[Any]:
-            keys = rows(connection, _CLAIMABLE, (destination.via, destination.domain, now, limit))
+            found: list[Any] = rows(connection, _CLAIMABLE, (destination.via, destination.domain, now, limit))
+            keys = _together(found)
             connection.executemany(_CLAIM, [(token, self._incarnation, *key) for key in keys])
             return [row(connection, _ROWS + "WHERE spool.queue_id = ? AND recipient_number = ?", key) for key in keys]
 
-        found = await self._writer.submit(work)
+        self._claiming.add(token)
+        try:
+            found = await self._writer.submit(work)
+        finally:
+            self._claiming.discard(token)
         return Claim(token, spool_rows(found)) if found else None
+
+    async def mark_sending(self, token: str, keys: Sequence[tuple[QueueId, int]], now: float) -> bool:
+        def work(connection: apsw.Connection) -> bool:
+            for queue_id, number in keys:
+                if row(connection, OURS, (queue_id, number, token, self._incarnation)) is None:
+                    return False
+            connection.executemany(_MARK, [(now, *key) for key in keys])
+            return True
+
+        return await self._writer.submit(work, heavy=len(keys) > _LIGHT_ROWS)
+
+    async def free_idle(self, in_use: Callable[[], Collection[str]]) -> int:
+        tokens = await self._readers.query(self._tokens)
+        # Asked after the look: a claim that was seen has either been returned since, or still is on its way.
+        used = {*in_use(), *self._claiming}
+        freed = 0
+        for (token,) in tokens:
+            work = partial(self._free, token=token)
+            while token not in used and (step := await self._writer.submit(work)):
+                freed += step
+        if freed:
+            self._changes.notify()
+        return freed
+
+    async def make_due(self, beyond: float, now: float) -> int:
+        def work(connection: apsw.Connection) -> int:
+            connection.execute(_MAKE_DUE, (beyond, now, _CHANGED_AT_ONCE))
+            return connection.changes()
+
+        changed = 0
+        while step := await self._writer.submit(work):
+            changed += step
+        if changed:
+            self._changes.notify()
+        return changed
+
+    def _tokens(self, connection: apsw.Connection) -> list[Any]:
+        return rows(connection, _TOKENS, (self._incarnation,))
+
+    def _free(self, connection: apsw.Connection, token: str) -> int:
+        return free(connection, OF_TOKEN, (self._incarnation, token), self._clock.now())
 
     async def next_due(self) -> float | None:
         earliest: float | None = (await self._readers.query(lambda connection: row(connection, _EARLIEST)))[0]
@@ -123,24 +199,24 @@ class SqliteSpool:
         return await self._change("UPDATE spool SET held = 1 WHERE queue_id = ?1 AND held = 0", (queue_id,), event)
 
     async def release(self, queue_id: QueueId, event: JourneyEvent) -> int:
-        changed = await self._change("UPDATE spool SET held = 0 WHERE queue_id = ?1 AND held <> 0", (queue_id,), event)
+        changed = await self._change(_RELEASE, (queue_id,), event)
         self._changes.notify()
         return changed
 
     async def release_all(self, told: Callable[[QueueId, tuple[str, ...]], JourneyEvent], *, restored: bool) -> int:
-        released, step = 0, 1
-        while step:
-            step = await self._writer.submit(lambda connection: _release_some(connection, told, restored=restored))
+        which = "held = 2" if restored else "held <> 0 AND (sending_at IS NULL OR claim_token IS NOT NULL)"
+        released, last = 0, ""
+        while True:
+            work = partial(_release_some, told=told, which=which, after=last)
+            step, end = await self._writer.submit(work)
             released += step
             self._changes.notify()
-        return released
+            if end is None:
+                return released
+            last = end
 
     async def retry(self, queue_id: QueueId, now: float, event: JourneyEvent) -> int:
-        changed = await self._change(
-            "UPDATE spool SET not_before = ?2 WHERE queue_id = ?1 AND held = 0 AND claim_token IS NULL",
-            (queue_id, now),
-            event,
-        )
+        changed = await self._change(_RETRY, (queue_id, now), event)
         self._changes.notify()
         return changed
 
@@ -169,18 +245,26 @@ class SqliteSpool:
 
 
 def _release_some(
-    connection: apsw.Connection, told: Callable[[QueueId, tuple[str, ...]], JourneyEvent], *, restored: bool
-) -> int:
-    """Release the rows of some messages, each with its event; how many rows."""
-    which = "held = 2" if restored else "held <> 0"
-    held = rows(connection, f"SELECT DISTINCT queue_id FROM spool WHERE {which} LIMIT {_RELEASED_AT_ONCE}")
+    connection: apsw.Connection, told: Callable[[QueueId, tuple[str, ...]], JourneyEvent], which: str, after: str
+) -> tuple[int, str | None]:
+    """Release the rows of some messages, each with its event; how many rows, and the last message, or None."""
+    sql = f"SELECT DISTINCT queue_id FROM spool WHERE queue_id > ? AND {which} ORDER BY queue_id LIMIT ?"
+    held: list[Any] = rows(connection, sql, (after, _RELEASED_AT_ONCE))
     released = 0
     for (queue_id,) in held:
         sql = f"UPDATE spool SET held = 0 WHERE queue_id = ? AND {which} RETURNING forward_local_part, forward_domain"
         paths = tuple(str(Address(*path)) for path in rows(connection, sql, (queue_id,)))
         append_events(connection, (told(queue_id, paths),))
         released += len(paths)
-    return released
+    return released, held[-1][0] if held else None
+
+
+def _together(found: list[Any]) -> list[tuple[str, int]]:
+    """Keys of claimable rows that may share a claim with the first of them."""
+    if not found or found[0][2] < ALONE_FROM:
+        return [(queue_id, number) for queue_id, number, deaths in found if deaths < ALONE_FROM]
+    first = found[0][0]
+    return [(queue_id, number) for queue_id, number, _ in found if queue_id == first]
 
 
 def spool_rows(found: list[Any]) -> tuple[SpoolRow, ...]:
@@ -192,9 +276,10 @@ def spool_rows(found: list[Any]) -> tuple[SpoolRow, ...]:
 def _spool_row(columns: Any, messages: dict[str, SpoolMessage]) -> SpoolRow:
     queue_id, number, forward_local, forward_domain, reverse_local, reverse_domain, via, domain = columns[:8]
     not_before, expires_at, attempts, held, delay_notified, original, notify, identity, reply, claimed = columns[8:18]
+    sending_at, deaths = columns[18:20]
     message = messages.get(queue_id)
     if message is None:
-        message = messages[queue_id] = _spool_message(queue_id, columns[18:])
+        message = messages[queue_id] = _spool_message(queue_id, columns[20:])
     return SpoolRow(
         message=message,
         recipient_number=number,
@@ -212,6 +297,8 @@ def _spool_row(columns: Any, messages: dict[str, SpoolMessage]) -> SpoolRow:
         identity=identity,
         last_reply=reply,
         claimed=bool(claimed),
+        sending_at=sending_at,
+        deaths=deaths,
     )
 
 

@@ -80,7 +80,7 @@ class SqliteStorage:
         self.administration = SqliteAdministration(writer, readers, random)
         self.credentials = SqliteCredentials(writer, readers, random)
         self.maildrops = SqliteMaildrops(writer, readers, content, clock, random)
-        self.spool = SqliteSpool(writer, readers, self.changes, random, incarnation.name)
+        self.spool = SqliteSpool(writer, readers, self.changes, clock, random, incarnation.name)
         self.journey = SqliteJourney(writer, readers)
 
     @classmethod
@@ -159,7 +159,7 @@ class SqliteStorage:
 
     async def sweep(self, now: float, retention: Retention | None = None) -> None:
         content, writer, readers = self.content, self._writer, self._readers
-        if await take_over_dead(writer, readers, self._incarnation, content):
+        if await take_over_dead(writer, readers, self._incarnation, content, now):
             self.changes.notify()
         await sweep_messages(writer, readers, self._sweep_lock, content.folder, content.file_system, now)
         if retention is not None:
@@ -181,7 +181,8 @@ class SqliteStorage:
             await self._writer.submit(lambda connection, folder=folder: mend_counters(connection, folder))  # type: ignore[misc]
         if inspector.unlisted_messages:
             await self._writer.submit(lambda connection: mend_messages(connection, inspector.unlisted_messages, now))
-        await self._writer.submit(mend_claims)
+        while await self._writer.submit(lambda connection: mend_claims(connection, now)):
+            pass
         self.changes.notify()
 
     async def backup(self, target: Path, order: Order, tell: Tell = tell_nobody) -> Manifest:
@@ -213,7 +214,8 @@ class SqliteStorage:
             closing.push_async_callback(self._writer.close)
             # Where the disk is full, our row and claims stay, and who opens next frees them.
             with suppress(StorageError):
-                await self._writer.submit(self._incarnation.end)
+                now = self._clock.now()
+                await self._writer.submit(lambda connection: self._incarnation.end(connection, now))
 
     def abandon(self) -> None:
         """Leave everything as the death of the process would: for simulation and tests."""
@@ -232,7 +234,7 @@ class SqliteStorage:
         now = self._clock.now()
         try:
             await self._writer.submit(lambda connection: self._incarnation.begin(connection, now))
-            await take_over_dead(self._writer, self._readers, self._incarnation, self.content)
+            await take_over_dead(self._writer, self._readers, self._incarnation, self.content, now)
         except BaseException:
             self.abandon()
             raise

@@ -79,18 +79,21 @@ def _remove_some(connection: apsw.Connection, before: float) -> tuple[bool, list
     return len(candidates) == _MESSAGES_AT_ONCE, files
 
 
-async def take_over_dead(writer: Writer, readers: Readers, incarnation: Incarnation, content: SqliteContent) -> bool:
+async def take_over_dead(
+    writer: Writer, readers: Readers, incarnation: Incarnation, content: SqliteContent, now: float
+) -> bool:
     """Free the claims of dead incarnations and remove their orphans; whether rows became claimable."""
-    freed = False
+    freed = 0
     for name in await readers.query(incarnation.others):
         with incarnation.taking_over(name) as dead:
             if not dead:
                 continue
-            freed |= await writer.submit(lambda connection, name=name: free_claims(connection, name))  # type: ignore[misc]
+            while step := await writer.submit(lambda connection, name=name: free_claims(connection, name, now)):  # type: ignore[misc]
+                freed += step
             await sweep_orphans(readers, content, incarnation.name)
             await writer.submit(lambda connection, name=name: _forget(connection, name))  # type: ignore[misc]
             incarnation.forget(name)
-    return freed
+    return freed > 0
 
 
 def _forget(connection: apsw.Connection, name: str) -> None:

@@ -16,7 +16,7 @@ from posthouse.admission.routing import EXPANSION_TARGETS, Home, Routed, qualifi
 from posthouse.admission.rules import Rules
 from posthouse.admission.submission import Missing, Submission
 from posthouse.mail.acceptance import Acceptance, Destination, Forward, Notify, Placement, Ret
-from posthouse.mail.account import Mailbox
+from posthouse.mail.account import Identity, Mailbox
 from posthouse.mail.address import Address, AddressError, ReversePath, parse_address
 from posthouse.mail.content import SealedContent
 from posthouse.mail.ids import AccountId, QueueId, new_queue_id
@@ -82,6 +82,8 @@ class MailTransaction:
     recipients: list[Recipient] = field(default_factory=list)
     followed: int = 0
     """Addresses that aliases led to, of refused recipients too."""
+    identity: Identity | None = None
+    """Whose address elsewhere the reverse-path is, where its own account sends and somebody elsewhere is to get it."""
     missing: Missing | None = None
     """Header fields that a submitted message lacks and that we add (RFC 6409 §8)."""
 
@@ -133,8 +135,10 @@ class Admission:
         routed = await self.route(forward_path, local_address=peer.local_address)
         transaction.followed += routed.followed - 1
         refusal = _refusal(peer, routed)
-        if refusal is None and routed.remotes and not routed.is_alias:
-            refusal = await self._unreachable(forward_path.domain)
+        if refusal is None and routed.remotes:
+            transaction.identity = await self._identity(transaction)
+            if not routed.is_alias:
+                refusal = await self._unreachable(forward_path.domain, transaction.identity)
         if refusal is None:
             refusal = await over_quota(self._seams.maildrops, routed, transaction.size_octets)
         if refusal is not None:
@@ -170,21 +174,36 @@ class Admission:
             refusal = found if refusal is None or found.is_transient else refusal
         return refusal
 
-    async def _unreachable(self, domain: str) -> Reply | None:
+    async def _identity(self, transaction: MailTransaction) -> Identity | None:
+        """The identity that the reverse-path is, if who logged in holds it.
+
+        Nobody else's mail goes out with its login: not a stranger's that an alias sends on, whatever its MAIL says.
+        """
+        account, reverse_path = transaction.peer.account, transaction.reverse_path
+        if account is None or reverse_path is None:
+            return None
+        found = await self._seams.directory.identity(reverse_path)
+        return found if found is not None and found.account == account.account else None
+
+    async def _unreachable(self, domain: str, identity: Identity | None) -> Reply | None:
         """Why mail for another domain would only come back as a report (RFC 6409 §3.2, §4.2)."""
-        if domain in self.rules.routed_domains:
+        leaves_by_via = identity is not None and bool(identity.via)
+        if domain in self.rules.routed_domains and not leaves_by_via:
             return None
         if "." not in domain and not domain.startswith("["):
             return replies.SHORT_DOMAIN
         elsewhere = self._seams.elsewhere
-        return await elsewhere.refusal(domain) if elsewhere is not None else None
+        # What is behind a `via` looks for the way itself; ours may not even have name servers.
+        return await elsewhere.refusal(domain) if elsewhere is not None and not leaves_by_via else None
 
     def plan(self, transaction: MailTransaction, content: SealedContent) -> Acceptance:
         """Everything that becomes durable with this message. One entry for each maildrop, whoever named it twice."""
         now = self._clock.now()
         queue_id = new_queue_id(now, self._random)
         prefix, content = self._prefix(transaction, content, queue_id, now)
-        placements, forwards, placed = self._places(transaction.reverse_path, transaction.recipients, queue_id, now)
+        placements, forwards, placed = self._places(
+            transaction.reverse_path, transaction.recipients, queue_id, now, transaction.identity
+        )
         accepted = _accepted(transaction, content, queue_id, now)
         return Acceptance(
             queue_id=queue_id,
@@ -236,9 +255,12 @@ class Admission:
     ) -> Acceptance | None:
         """A report to a sender, from the null path. None when the sender's address leads nowhere.
 
+        To an identity elsewhere it goes no further than the maildrop of its account: sent out, it would be a stranger's
+        mail from the null path to an address that is read here anyway.
+
         Raises StorageBusy when the directory cannot say: a report is never dropped for that.
         """
-        routed = await self.route(forward_path)
+        routed = await self._route_home(forward_path)
         if routed.leads_nowhere:
             if routed.unavailable:
                 raise StorageBusy("the directory cannot be asked now")
@@ -271,9 +293,23 @@ class Admission:
             body="8BITMIME" if eight_bit else "7BIT",
         )
 
+    async def _route_home(self, forward_path: Address) -> Routed:
+        """Where a report to one of our senders leads."""
+        identity = await self._seams.directory.identity(forward_path)
+        if identity is None:
+            return await self.route(forward_path)
+        mailbox = Mailbox(identity.account, identity.login)
+        return Routed(mailboxes={identity.account: (mailbox, forward_path)}, followed=1)
+
     def _places(
-        self, reverse_path: ReversePath, recipients: list[Recipient], queue_id: QueueId, now: float
+        self,
+        reverse_path: ReversePath,
+        recipients: list[Recipient],
+        queue_id: QueueId,
+        now: float,
+        identity: Identity | None = None,
     ) -> tuple[tuple[Placement, ...], tuple[Forward, ...], list[JourneyEvent]]:
+        via = identity.via if identity is not None else ""
         placements: dict[int, Placement] = {}
         forwards: dict[str, Forward] = {}
         events: list[JourneyEvent] = []
@@ -297,15 +333,27 @@ class Admission:
                 )
             for key, address in recipient.routed.remotes.items():
                 if key not in forwards:
-                    forwards[key] = self._forward(reverse_path, recipient, address, now)
-                    events.append(Queued(queue_id=queue_id, at=now, forward_path=str(address), domain=address.domain))
+                    forwards[key] = self._forward(reverse_path, recipient, address, now, identity)
+                    queued = Queued(
+                        queue_id=queue_id, at=now, forward_path=str(address), domain=address.domain, via=via
+                    )
+                    events.append(queued)
         return tuple(placements.values()), tuple(forwards.values()), events
 
-    def _forward(self, reverse_path: ReversePath, recipient: Recipient, address: Address, now: float) -> Forward:
+    def _forward(
+        self,
+        reverse_path: ReversePath,
+        recipient: Recipient,
+        address: Address,
+        now: float,
+        identity: Identity | None,
+    ) -> Forward:
+        own_way = identity if identity is not None and identity.via else None
         return Forward(
             forward_path=address,
             reverse_path=reverse_path,
-            destination=Destination("", address.domain),
+            destination=Destination(own_way.via if own_way else "", address.domain),
+            identity=str(own_way.address) if own_way else None,
             not_before=now,
             expires_at=now + self.rules.expire_after_s,
             original_recipient=recipient.original_recipient,

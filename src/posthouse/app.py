@@ -31,6 +31,7 @@ from posthouse.mail.world import Clock, Random
 from posthouse.net.arrival import is_among
 from posthouse.net.connect import Connector, TcpConnector
 from posthouse.net.dns import DnsResolver, Resolver
+from posthouse.net.sender_domains import SenderDomains
 from posthouse.net.stream import Stream
 from posthouse.net.tls import CertificateUnusable
 from posthouse.protocol.pop3_options import Pop3Options
@@ -221,8 +222,9 @@ class House:
         if delay_s is None or self.login_delay is None or self.login_delay.delay_s != delay_s:
             self.login_delay = LoginDelay(delay_s, world.clock) if delay_s is not None else None
         self.authenticator.reconfigure(_identity_rules(config))
+        resolver = world.resolver or _resolver(config)
         router = Router(
-            resolver=world.resolver or _resolver(config),
+            resolver=resolver,
             explicit=config.forwarding.next_hop,
             hostname=config.hostname,
             port=config.forwarding.port,
@@ -235,6 +237,9 @@ class House:
                 maildrops=self.storage.maildrops,
                 administration=self.storage.administration,
                 elsewhere=router,
+                sender_domains=(
+                    SenderDomains(resolver, world.clock) if config.reception.refuse_null_mx_senders else None
+                ),
             ),
             Rules.of(config),
             world.clock,

@@ -47,14 +47,30 @@ class Elsewhere(Protocol):
         ...
 
 
+class SenderDomains(Protocol):
+    """What is known of the domains that senders name."""
+
+    def known(self, domain: str) -> bool | None:
+        """Whether one says that it takes no mail; None: it has to be asked about."""
+        ...
+
+    async def takes_no_mail(self, domain: str) -> bool:
+        """The same, asked about for a bounded time; False where nobody can say."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seams:
-    """What admission asks of the rest of the house. `elsewhere` None: nothing is known of other domains."""
+    """What admission asks of the rest of the house.
+
+    `elsewhere` None: nothing is known of other domains; `sender_domains` None: those of senders are not asked about.
+    """
 
     directory: Directory
     maildrops: Maildrops
     administration: SystemMaildrops
     elsewhere: Elsewhere | None = None
+    sender_domains: SenderDomains | None = None
 
 
 @record
@@ -102,9 +118,27 @@ class Admission:
 
     async def judge_sender(self, peer: Peer, reverse_path: ReversePath) -> Reply:
         """The reply to MAIL. A login sends only as its own identities; the null path is for machines."""
-        if peer.role is _EXCHANGE or reverse_path is None:
+        if reverse_path is None:
             return replies.SENDER_OK
-        return replies.SENDER_OK if await self.may_send_as(peer, reverse_path) else replies.NOT_YOUR_IDENTITY
+        if peer.role is not _EXCHANGE and not await self.may_send_as(peer, reverse_path):
+            return replies.NOT_YOUR_IDENTITY
+        if not peer.trusted and await self._takes_no_mail(reverse_path.domain):
+            return replies.SENDER_TAKES_NO_MAIL
+        return replies.SENDER_OK
+
+    async def _takes_no_mail(self, domain: str) -> bool:
+        """Whether a sender's domain says that nothing could ever be returned to it (RFC 7505 §4.2).
+
+        Of domains that are ours, or that have a way of their own here, no name server knows better.
+        """
+        sender_domains = self._seams.sender_domains
+        if sender_domains is None or sender_domains.known(domain) is False:
+            return False
+        if domain.startswith("[") or domain == self.rules.hostname or domain in self.rules.routed_domains:
+            return False
+        if domain in await self._seams.directory.domains():
+            return False
+        return await sender_domains.takes_no_mail(domain)
 
     async def may_send_as(self, peer: Peer, address: Address) -> bool:
         """Whether the address is an identity of who logged in."""

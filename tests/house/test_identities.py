@@ -30,7 +30,7 @@ RESOLVER = FakeResolver({"null.test": (MxHost(0, ""),), "far.test": (MxHost(1, "
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[RunningHouse]:
-    forwarding = {"routes": {"routed.test": "127.0.0.1:1"}, "retry": ["4h"]}
+    forwarding = {"routes": {"routed.test": "127.0.0.1:1", "intranet": "127.0.0.1:1"}, "retry": ["4h"]}
     house = RunningHouse(tmp_path, (ADA, BOB), world=World(resolver=RESOLVER), forwarding=forwarding)
     with house:
         for address, via in ((OWN, VIA), (PLAIN, "")):
@@ -61,6 +61,9 @@ def test_mail_of_an_identity_leaves_by_its_own_way(house: RunningHouse) -> None:
         # Nobody but the provider knows whether it can take them: not our name servers, and not our routes.
         paths = ("x@far.test", "y@nowhere.test", "z@routed.test", BOB)
         queue_id = wire.deliver(content, *paths, sender=OWN)
+        # A name that only our routes know is none behind another server.
+        assert wire.say(f"MAIL FROM:<{OWN}>").startswith(b"250 ")
+        assert wire.say("RCPT TO:<x@intranet>").startswith(b"554 5.1.2 ")
     rows = waiting(house, queue_id)
     assert {path: (row.destination, row.identity, str(row.reverse_path)) for path, row in rows.items()} == {
         path: (Destination(VIA, path.partition("@")[2]), OWN, OWN) for path in paths[:3]

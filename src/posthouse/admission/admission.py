@@ -122,18 +122,17 @@ class Admission:
             return replies.SENDER_OK
         if peer.role is not _EXCHANGE and not await self.may_send_as(peer, reverse_path):
             return replies.NOT_YOUR_IDENTITY
-        if not peer.trusted and await self._takes_no_mail(reverse_path.domain):
-            return replies.SENDER_TAKES_NO_MAIL
-        return replies.SENDER_OK
+        sender_domains = self._seams.sender_domains
+        if sender_domains is None or peer.trusted or sender_domains.known(reverse_path.domain) is False:
+            return replies.SENDER_OK
+        takes_none = await self._takes_no_mail(sender_domains, reverse_path.domain)
+        return replies.SENDER_TAKES_NO_MAIL if takes_none else replies.SENDER_OK
 
-    async def _takes_no_mail(self, domain: str) -> bool:
+    async def _takes_no_mail(self, sender_domains: SenderDomains, domain: str) -> bool:
         """Whether a sender's domain says that nothing could ever be returned to it (RFC 7505 §4.2).
 
         Of domains that are ours, or that have a way of their own here, no name server knows better.
         """
-        sender_domains = self._seams.sender_domains
-        if sender_domains is None or sender_domains.known(domain) is False:
-            return False
         if domain.startswith("[") or domain == self.rules.hostname or domain in self.rules.routed_domains:
             return False
         if domain in await self._seams.directory.domains():

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from posthouse.cli.check_identities import login_wanted
+from posthouse.cli.identities import via_argument
 from tests.cli.conftest import Command
+from tests.house.wire import Wire
+from tests.running_house import PASSWORD, RunningHouse
 
 ADD = ("identity", "add", "Ada@Far.test", "--account", "ada@here.test")
 
@@ -69,6 +76,26 @@ def test_a_domain_with_identities_does_not_become_local(furnished: Command) -> N
     assert furnished.run("domain", "add", "far.test").failed_with("posthouse identity remove Ada@far.test")
     furnished.run("identity", "remove", "ada@far.test")
     assert furnished.run("domain", "add", "far.test").status == 0
+
+
+def test_the_queue_says_through_which_server_mail_leaves(furnished: Command) -> None:
+    furnished.run(*ADD, "--via", "127.0.0.1:1")
+    with RunningHouse(Path(), ("ada@here.test",)) as house, Wire(house.ports["submission"]).greet() as wire:
+        secret = base64.b64encode(f"\0ada@here.test\0{PASSWORD}".encode()).decode()
+        assert wire.say(f"AUTH PLAIN {secret}").startswith(b"235 ")
+        queue_id = wire.deliver(b"\r\nx\r\n", "bob@far.test", sender="ada@far.test")
+    (row,) = json.loads(furnished.run("queue", "list", "--json").out)
+    assert (row["destination"], row["via"]) == ("far.test", "127.0.0.1:1")
+    assert "leaves    through 127.0.0.1:1, as mail of Ada@far.test" in furnished.run("queue", "show", queue_id).out
+    assert "by way of 127.0.0.1:1" in furnished.run("journey", queue_id).out
+
+
+def test_a_via_with_a_login_is_right() -> None:
+    logins = SimpleNamespace(forwarding=SimpleNamespace(login={"mail.far.test:587": object(), "[2001:db8::1]:465": 1}))
+    for via in ("Mail.far.test:587", "[2001:DB8::1]:465"):
+        assert login_wanted(logins, via_argument(via)) is None  # type: ignore[arg-type]
+    assert login_wanted(logins, via_argument("mail.far.test:465")) is not None  # type: ignore[arg-type]
+    assert login_wanted(logins, "") is None  # type: ignore[arg-type]
 
 
 def test_a_backup_holds_identities(furnished: Command) -> None:

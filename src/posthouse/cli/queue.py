@@ -77,6 +77,8 @@ def queue_show(queue_id: QueueIdArgument, config: ConfigOption = None, json: Jso
     print(f"  accepted {duration(now - message.accepted_at)} ago; told in full by: posthouse journey {wanted}")
     for row in rows:
         print(f"  to {printable(row.forward_path)}")
+        if row.destination.via:
+            print(f"    leaves    through {printable(row.destination.via)}, as mail of {printable(row.identity)}")
         print(f"    tried     {count(row.attempts, 'time', 'times')}, next try {_next_try(row, now)}")
         print(f"    given up  in {duration(row.expires_at - now)}")
         print(f"    why       {printable(row.last_reply) or 'not tried yet'}")
@@ -164,6 +166,7 @@ def _fields(row: SpoolRow) -> dict[str, object]:
         "forward_path": str(row.forward_path),
         "reverse_path": str(row.reverse_path or ""),
         "destination": row.destination.domain,
+        "via": row.destination.via or None,
         "accepted_at": row.message.accepted_at,
         "not_before": row.not_before,
         "expires_at": row.expires_at,

@@ -6,7 +6,6 @@ Policy is pure where it can be: given the peer, the envelope and the directory's
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from posthouse.admission import replies, trace
 from posthouse.admission.identities import Directory, may_send_as
@@ -14,13 +13,16 @@ from posthouse.admission.peer import Peer, Role
 from posthouse.admission.quota import Maildrops, over_quota
 from posthouse.admission.routing import EXPANSION_TARGETS, Home, Routed, qualified, route
 from posthouse.admission.rules import Rules
+from posthouse.admission.seams import Elsewhere, SenderDomains, SystemMaildrops
+from posthouse.admission.senders import held_here, own_way, takes_no_mail
 from posthouse.admission.submission import Missing, Submission
+from posthouse.admission.taken import accepted, accepted_report
 from posthouse.mail.acceptance import Acceptance, Destination, Forward, Notify, Placement, Ret
 from posthouse.mail.account import Identity, Mailbox
 from posthouse.mail.address import Address, AddressError, ReversePath, parse_address
 from posthouse.mail.content import SealedContent
-from posthouse.mail.ids import AccountId, QueueId, new_queue_id
-from posthouse.mail.journey import Accepted, JourneyEvent, Placed, Queued
+from posthouse.mail.ids import QueueId, new_queue_id
+from posthouse.mail.journey import JourneyEvent, Placed, Queued
 from posthouse.mail.record import record
 from posthouse.mail.reply import Reply
 from posthouse.mail.world import Clock, Random
@@ -31,32 +33,6 @@ MAX_FOLLOWED = 10 * EXPANSION_TARGETS
 """Addresses that aliases led to in one transaction: a list named a thousand times would be work for a minute."""
 # Looked up once: a member of an enumeration is as dear as a call, and each message asks.
 _EXCHANGE, _SUBMISSION = Role.EXCHANGE, Role.SUBMISSION
-
-
-class SystemMaildrops(Protocol):
-    """Where mail is kept that must be taken and that nobody reads."""
-
-    async def system_maildrop(self, login: Address, now: float) -> AccountId: ...
-
-
-class Elsewhere(Protocol):
-    """What is known of domains that are not ours."""
-
-    async def refusal(self, domain: str) -> Reply | None:
-        """Why mail can never be sent on to a domain. None: it can, or that is not known now."""
-        ...
-
-
-class SenderDomains(Protocol):
-    """What is known of the domains that senders name."""
-
-    def known(self, domain: str) -> bool | None:
-        """Whether one says that it takes no mail; None: it has to be asked about."""
-        ...
-
-    async def takes_no_mail(self, domain: str) -> bool:
-        """The same, asked about for a bounded time; False where nobody can say."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +75,7 @@ class MailTransaction:
     followed: int = 0
     """Addresses that aliases led to, of refused recipients too."""
     identity: Identity | None = None
-    """Whose address elsewhere the reverse-path is, where its own account sends and somebody elsewhere is to get it."""
+    """What the reverse-path is, where mail of it leaves through a server of its own; known once it has to leave."""
     missing: Missing | None = None
     """Header fields that a submitted message lacks and that we add (RFC 6409 §8)."""
 
@@ -125,19 +101,8 @@ class Admission:
         sender_domains = self._seams.sender_domains
         if sender_domains is None or peer.trusted or sender_domains.known(reverse_path.domain) is False:
             return replies.SENDER_OK
-        takes_none = await self._takes_no_mail(sender_domains, reverse_path.domain)
+        takes_none = await takes_no_mail(reverse_path.domain, sender_domains, self._seams.directory, self.rules)
         return replies.SENDER_TAKES_NO_MAIL if takes_none else replies.SENDER_OK
-
-    async def _takes_no_mail(self, sender_domains: SenderDomains, domain: str) -> bool:
-        """Whether a sender's domain says that nothing could ever be returned to it (RFC 7505 §4.2).
-
-        Of domains that are ours, or that have a way of their own here, no name server knows better.
-        """
-        if domain.startswith("[") or domain == self.rules.hostname or domain in self.rules.routed_domains:
-            return False
-        if domain in await self._seams.directory.domains():
-            return False
-        return await sender_domains.takes_no_mail(domain)
 
     async def may_send_as(self, peer: Peer, address: Address) -> bool:
         """Whether the address is an identity of who logged in."""
@@ -169,9 +134,9 @@ class Admission:
         transaction.followed += routed.followed - 1
         refusal = _refusal(peer, routed)
         if refusal is None and routed.remotes:
-            transaction.identity = await self._identity(transaction)
+            transaction.identity = await own_way(self._seams.directory, peer, transaction.reverse_path)
             if not routed.is_alias:
-                refusal = await self._unreachable(forward_path.domain, transaction.identity)
+                refusal = await self._unreachable(forward_path.domain, by_via=transaction.identity is not None)
         if refusal is None:
             refusal = await over_quota(self._seams.maildrops, routed, transaction.size_octets)
         if refusal is not None:
@@ -207,37 +172,23 @@ class Admission:
             refusal = found if refusal is None or found.is_transient else refusal
         return refusal
 
-    async def _identity(self, transaction: MailTransaction) -> Identity | None:
-        """The identity that the reverse-path is, if who logged in holds it.
-
-        Nobody else's mail goes out with its login: not a stranger's that an alias sends on, whatever its MAIL says.
-        """
-        account, reverse_path = transaction.peer.account, transaction.reverse_path
-        if account is None or reverse_path is None:
-            return None
-        found = await self._seams.directory.identity(reverse_path)
-        return found if found is not None and found.account == account.account else None
-
-    async def _unreachable(self, domain: str, identity: Identity | None) -> Reply | None:
+    async def _unreachable(self, domain: str, *, by_via: bool) -> Reply | None:
         """Why mail for another domain would only come back as a report (RFC 6409 §3.2, §4.2)."""
-        leaves_by_via = identity is not None and bool(identity.via)
-        if domain in self.rules.routed_domains and not leaves_by_via:
+        if domain in self.rules.routed_domains and not by_via:
             return None
         if "." not in domain and not domain.startswith("["):
             return replies.SHORT_DOMAIN
         elsewhere = self._seams.elsewhere
         # What is behind a `via` looks for the way itself; ours may not even have name servers.
-        return await elsewhere.refusal(domain) if elsewhere is not None and not leaves_by_via else None
+        return await elsewhere.refusal(domain) if elsewhere is not None and not by_via else None
 
     def plan(self, transaction: MailTransaction, content: SealedContent) -> Acceptance:
         """Everything that becomes durable with this message. One entry for each maildrop, whoever named it twice."""
         now = self._clock.now()
         queue_id = new_queue_id(now, self._random)
         prefix, content = self._prefix(transaction, content, queue_id, now)
-        placements, forwards, placed = self._places(
-            transaction.reverse_path, transaction.recipients, queue_id, now, transaction.identity
-        )
-        accepted = _accepted(transaction, content, queue_id, now)
+        sender, identity = transaction.reverse_path, transaction.identity
+        placements, forwards, placed = self._places(sender, transaction.recipients, queue_id, now, identity)
         return Acceptance(
             queue_id=queue_id,
             accepted_at=now,
@@ -246,7 +197,7 @@ class Admission:
             content=content,
             placements=placements,
             forwards=forwards,
-            events=(accepted, *placed),
+            events=(accepted(transaction, content, queue_id, now), *placed),
             ret=transaction.ret,
             envelope_id=transaction.envelope_id,
             smtputf8=transaction.smtputf8,
@@ -288,12 +239,11 @@ class Admission:
     ) -> Acceptance | None:
         """A report to a sender, from the null path. None when the sender's address leads nowhere.
 
-        To an identity elsewhere it goes no further than the maildrop of its account: sent out, it would be a stranger's
-        mail from the null path to an address that is read here anyway.
+        To an identity elsewhere it comes into the maildrop of its account: sent out, it would be a stranger's mail.
 
         Raises StorageBusy when the directory cannot say: a report is never dropped for that.
         """
-        routed = await self._route_home(forward_path)
+        routed = await held_here(self._seams.directory, forward_path) or await self.route(forward_path)
         if routed.leads_nowhere:
             if routed.unavailable:
                 raise StorageBusy("the directory cannot be asked now")
@@ -301,18 +251,6 @@ class Admission:
         now = self._clock.now()
         recipient = Recipient(forward_path=forward_path, routed=routed, notify=frozenset({Notify.NEVER}))
         placements, forwards, placed = self._places(None, [recipient], queue_id, now)
-        accepted = Accepted(
-            queue_id=queue_id,
-            at=now,
-            reverse_path="",
-            forward_paths=(str(forward_path),),
-            size_octets=content.size_octets,
-            peer="",
-            hello="",
-            protocol="",
-            source="report",
-            about=about,
-        )
         return Acceptance(
             queue_id=queue_id,
             accepted_at=now,
@@ -321,18 +259,10 @@ class Admission:
             content=content,
             placements=placements,
             forwards=forwards,
-            events=(accepted, *placed),
+            events=(accepted_report(forward_path, content, queue_id, about, now), *placed),
             smtputf8=smtputf8,
             body="8BITMIME" if eight_bit else "7BIT",
         )
-
-    async def _route_home(self, forward_path: Address) -> Routed:
-        """Where a report to one of our senders leads."""
-        identity = await self._seams.directory.identity(forward_path)
-        if identity is None:
-            return await self.route(forward_path)
-        mailbox = Mailbox(identity.account, identity.login)
-        return Routed(mailboxes={identity.account: (mailbox, forward_path)}, followed=1)
 
     def _places(
         self,
@@ -367,10 +297,8 @@ class Admission:
             for key, address in recipient.routed.remotes.items():
                 if key not in forwards:
                     forwards[key] = self._forward(reverse_path, recipient, address, now, identity)
-                    queued = Queued(
-                        queue_id=queue_id, at=now, forward_path=str(address), domain=address.domain, via=via
-                    )
-                    events.append(queued)
+                    to = str(address)
+                    events.append(Queued(queue_id=queue_id, at=now, forward_path=to, domain=address.domain, via=via))
         return tuple(placements.values()), tuple(forwards.values()), events
 
     def _forward(
@@ -381,12 +309,11 @@ class Admission:
         now: float,
         identity: Identity | None,
     ) -> Forward:
-        own_way = identity if identity is not None and identity.via else None
         return Forward(
             forward_path=address,
             reverse_path=reverse_path,
-            destination=Destination(own_way.via if own_way else "", address.domain),
-            identity=str(own_way.address) if own_way else None,
+            destination=Destination(identity.via if identity else "", address.domain),
+            identity=str(identity.address) if identity else None,
             not_before=now,
             expires_at=now + self.rules.expire_after_s,
             original_recipient=recipient.original_recipient,
@@ -421,23 +348,6 @@ def _refusal(peer: Peer, routed: Routed) -> Reply | None:
     if routed.remotes and not routed.is_alias and not peer.may_relay:
         return replies.RELAY_REFUSED
     return None
-
-
-def _accepted(transaction: MailTransaction, content: SealedContent, queue_id: QueueId, now: float) -> Accepted:
-    peer = transaction.peer
-    return Accepted(
-        queue_id=queue_id,
-        at=now,
-        reverse_path=str(transaction.reverse_path) if transaction.reverse_path is not None else "",
-        forward_paths=tuple(str(recipient.forward_path) for recipient in transaction.recipients),
-        size_octets=content.size_octets,
-        peer=peer.address,
-        hello=peer.hello,
-        protocol=peer.protocol(smtputf8=transaction.smtputf8),
-        login=peer.account.login if peer.account is not None else None,
-        message_id=content.facts.message_id,
-        session=peer.session,
-    )
 
 
 def _stays_international(transaction: MailTransaction, content: SealedContent) -> bool:

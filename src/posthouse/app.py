@@ -237,9 +237,7 @@ class House:
                 maildrops=self.storage.maildrops,
                 administration=self.storage.administration,
                 elsewhere=router,
-                sender_domains=(
-                    SenderDomains(resolver, world.clock) if config.reception.refuse_null_mx_senders else None
-                ),
+                sender_domains=_sender_domains(config, resolver, world.clock),
             ),
             Rules.of(config),
             world.clock,
@@ -459,6 +457,10 @@ def _identity_rules(config: Config) -> IdentityRules:
 def _smtp_mechanisms(*, scram: bool) -> tuple[str, ...]:
     """What AUTH offers, the strongest first."""
     return (*((SCRAM_SHA_256,) if scram else ()), "PLAIN", "LOGIN")
+
+
+def _sender_domains(config: Config, resolver: Resolver, clock: Clock) -> SenderDomains | None:
+    return SenderDomains(resolver, clock) if config.reception.refuse_null_mx_senders else None
 
 
 def _resolver(config: Config) -> Resolver:

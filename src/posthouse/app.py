@@ -33,6 +33,7 @@ from posthouse.mail.world import Clock, Random
 from posthouse.net.arrival import is_among
 from posthouse.net.connect import Connector, TcpConnector
 from posthouse.net.dns import DnsResolver, Resolver
+from posthouse.net.sender_domains import SenderDomains
 from posthouse.net.stream import Stream
 from posthouse.net.tls import CertificateUnusable
 from posthouse.protocol.pop3_options import Pop3Options
@@ -223,8 +224,9 @@ class House:
         if delay_s is None or self.login_delay is None or self.login_delay.delay_s != delay_s:
             self.login_delay = LoginDelay(delay_s, world.clock) if delay_s is not None else None
         self.authenticator.reconfigure(_identity_rules(config))
+        resolver = world.resolver or _resolver(config)
         router = Router(
-            resolver=world.resolver or _resolver(config),
+            resolver=resolver,
             explicit=config.forwarding.next_hop,
             hostname=config.hostname,
             port=config.forwarding.port,
@@ -245,6 +247,7 @@ class House:
                     hostname=config.hostname,
                     enabled=config.forwarding.rewrite_senders,
                 ),
+                sender_domains=_sender_domains(config, resolver, world.clock),
             ),
             Rules.of(config),
             world.clock,
@@ -468,6 +471,10 @@ def _identity_rules(config: Config) -> IdentityRules:
 def _smtp_mechanisms(*, scram: bool) -> tuple[str, ...]:
     """What AUTH offers, the strongest first."""
     return (*((SCRAM_SHA_256,) if scram else ()), "PLAIN", "LOGIN")
+
+
+def _sender_domains(config: Config, resolver: Resolver, clock: Clock) -> SenderDomains | None:
+    return SenderDomains(resolver, clock) if config.reception.refuse_null_mx_senders else None
 
 
 def _resolver(config: Config) -> Resolver:

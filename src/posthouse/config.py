@@ -138,6 +138,7 @@ class Reception(_Section):
     roles: tuple[RoleName, ...] = ("abuse",)
     greeting_delay: Wait = 0.0
     strict_pipelining: Flag = False
+    refuse_null_mx_senders: Flag = True
     greeting_timeout: Duration = 300.0
     command_timeout: Duration = 300.0
     content_timeout: Duration = 180.0

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from posthouse.admission.routing import EXPANSION_DEPTH, EXPANSION_TARGETS, Home, Routed, route
-from posthouse.mail.account import Expansion, Mailbox, Remote, Resolution, Unavailable, Unknown
+from posthouse.mail.account import Expansion, Identity, Mailbox, Remote, Resolution, Unavailable, Unknown
 from posthouse.mail.address import Address, parse_address
 from posthouse.mail.ids import AccountId
 
@@ -26,6 +26,7 @@ class Names:
         self.unavailable: set[str] = set()
         self.used: dict[AccountId, int] = {}
         self.system_logins: list[str] = []
+        self.elsewhere: dict[str, Identity] = {}
 
     async def resolve(self, forward_path: Address) -> Resolution:
         key = forward_path.key
@@ -46,6 +47,9 @@ class Names:
     async def system_maildrop(self, login: Address, now: float) -> AccountId:
         self.system_logins.append(str(login))
         return AccountId(99)
+
+    async def identity(self, address: Address) -> Identity | None:
+        return self.elsewhere.get(address.key)
 
     async def identities(self, account: AccountId) -> tuple[Address, ...]:
         return tuple(parse_address(m.login) for m in self._people.values() if m.account == account)

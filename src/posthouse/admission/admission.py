@@ -6,7 +6,6 @@ Policy is pure where it can be: given the peer, the envelope and the directory's
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from posthouse.admission import replies, trace
 from posthouse.admission.expansion import original_recipient, passed_on
@@ -17,13 +16,16 @@ from posthouse.admission.quota import Maildrops, over_quota
 from posthouse.admission.rewriting import Rewriter
 from posthouse.admission.routing import EXPANSION_TARGETS, Home, Routed, qualified, route
 from posthouse.admission.rules import Rules
+from posthouse.admission.seams import Elsewhere, SenderDomains, SystemMaildrops
+from posthouse.admission.senders import held_here, own_way, takes_no_mail
 from posthouse.admission.submission import Missing, Submission
+from posthouse.admission.taken import accepted, accepted_report
 from posthouse.mail.acceptance import Acceptance, Destination, Forward, Notify, Placement, Ret
-from posthouse.mail.account import Mailbox
+from posthouse.mail.account import Identity, Mailbox
 from posthouse.mail.address import Address, AddressError, ReversePath, parse_address
 from posthouse.mail.content import SealedContent
-from posthouse.mail.ids import AccountId, QueueId, new_queue_id
-from posthouse.mail.journey import Accepted, JourneyEvent, Placed, Queued
+from posthouse.mail.ids import QueueId, new_queue_id
+from posthouse.mail.journey import JourneyEvent, Placed, Queued
 from posthouse.mail.record import record
 from posthouse.mail.reply import Reply
 from posthouse.mail.world import Clock, Random
@@ -36,25 +38,12 @@ MAX_FOLLOWED = 10 * EXPANSION_TARGETS
 _EXCHANGE, _SUBMISSION = Role.EXCHANGE, Role.SUBMISSION
 
 
-class SystemMaildrops(Protocol):
-    """Where mail is kept that must be taken and that nobody reads."""
-
-    async def system_maildrop(self, login: Address, now: float) -> AccountId: ...
-
-
-class Elsewhere(Protocol):
-    """What is known of domains that are not ours."""
-
-    async def refusal(self, domain: str) -> Reply | None:
-        """Why mail can never be sent on to a domain. None: it can, or that is not known now."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seams:
     """What admission asks of the rest of the house.
 
-    `elsewhere` None: nothing is known of other domains; `rewriter` None: no sender is rewritten, and none was.
+    `elsewhere` None: nothing is known of other domains; `sender_domains` None: those of senders are not asked about;
+    `rewriter` None: no sender is rewritten, and none was.
     """
 
     directory: Directory
@@ -62,6 +51,7 @@ class Seams:
     administration: SystemMaildrops
     elsewhere: Elsewhere | None = None
     rewriter: Rewriter | None = None
+    sender_domains: SenderDomains | None = None
 
 
 @record
@@ -99,6 +89,8 @@ class MailTransaction:
     recipients: list[Recipient] = field(default_factory=list)
     followed: int = 0
     """Addresses that aliases led to, of refused recipients too."""
+    identity: Identity | None = None
+    """What the reverse-path is, where mail of it leaves through a server of its own; known once it has to leave."""
     missing: Missing | None = None
     """Header fields that a submitted message lacks and that we add (RFC 6409 §8)."""
 
@@ -117,9 +109,15 @@ class Admission:
 
     async def judge_sender(self, peer: Peer, reverse_path: ReversePath) -> Reply:
         """The reply to MAIL. A login sends only as its own identities; the null path is for machines."""
-        if peer.role is _EXCHANGE or reverse_path is None:
+        if reverse_path is None:
             return replies.SENDER_OK
-        return replies.SENDER_OK if await self.may_send_as(peer, reverse_path) else replies.NOT_YOUR_IDENTITY
+        if peer.role is not _EXCHANGE and not await self.may_send_as(peer, reverse_path):
+            return replies.NOT_YOUR_IDENTITY
+        sender_domains = self._seams.sender_domains
+        if sender_domains is None or peer.trusted or sender_domains.known(reverse_path.domain) is False:
+            return replies.SENDER_OK
+        takes_none = await takes_no_mail(reverse_path.domain, sender_domains, self._seams.directory, self.rules)
+        return replies.SENDER_TAKES_NO_MAIL if takes_none else replies.SENDER_OK
 
     async def may_send_as(self, peer: Peer, address: Address) -> bool:
         """Whether the address is an identity of who logged in."""
@@ -156,8 +154,10 @@ class Admission:
         routed = await self.route(led_to, local_address=peer.local_address)
         transaction.followed += routed.followed - 1
         refusal = _refusal(peer, routed, is_returned=is_returned)
-        if refusal is None and routed.remotes and not routed.is_alias:
-            refusal = await self._unreachable(led_to.domain)
+        if refusal is None and routed.remotes:
+            transaction.identity = await own_way(self._seams.directory, peer, transaction.reverse_path)
+            if not routed.is_alias:
+                refusal = await self._unreachable(led_to.domain, by_via=transaction.identity is not None)
         if refusal is None:
             refusal = await over_quota(self._seams.maildrops, routed, transaction.size_octets)
         if refusal is not None:
@@ -170,7 +170,7 @@ class Admission:
                 notify=notify,
                 original_recipient=original_recipient,
                 rewritten_at=await rewriter.domain_for(transaction.reverse_path, routed)
-                if rewriter is not None
+                if rewriter is not None and transaction.identity is None
                 else "",
             )
         )
@@ -212,22 +212,23 @@ class Admission:
             refusal = found if refusal is None or found.is_transient else refusal
         return refusal
 
-    async def _unreachable(self, domain: str) -> Reply | None:
+    async def _unreachable(self, domain: str, *, by_via: bool) -> Reply | None:
         """Why mail for another domain would only come back as a report (RFC 6409 §3.2, §4.2)."""
-        if domain in self.rules.routed_domains:
+        if domain in self.rules.routed_domains and not by_via:
             return None
         if "." not in domain and not domain.startswith("["):
             return replies.SHORT_DOMAIN
         elsewhere = self._seams.elsewhere
-        return await elsewhere.refusal(domain) if elsewhere is not None else None
+        # What is behind a `via` looks for the way itself; ours may not even have name servers.
+        return await elsewhere.refusal(domain) if elsewhere is not None and not by_via else None
 
     def plan(self, transaction: MailTransaction, content: SealedContent) -> Acceptance:
         """Everything that becomes durable with this message. One entry for each maildrop, whoever named it twice."""
         now = self._clock.now()
         queue_id = new_queue_id(now, self._random)
         prefix, content = self._prefix(transaction, content, queue_id, now)
-        placements, forwards, placed = self._places(transaction.reverse_path, transaction.recipients, queue_id, now)
-        accepted = _accepted(transaction, content, queue_id, now)
+        sender, identity = transaction.reverse_path, transaction.identity
+        placements, forwards, placed = self._places(sender, transaction.recipients, queue_id, now, identity)
         return Acceptance(
             queue_id=queue_id,
             accepted_at=now,
@@ -236,7 +237,7 @@ class Admission:
             content=content,
             placements=placements,
             forwards=forwards,
-            events=(accepted, *placed),
+            events=(accepted(transaction, content, queue_id, now), *placed),
             ret=transaction.ret,
             envelope_id=transaction.envelope_id,
             smtputf8=transaction.smtputf8,
@@ -282,9 +283,11 @@ class Admission:
     ) -> Acceptance | None:
         """A report to a sender, from the null path. None when the sender's address leads nowhere.
 
+        To an identity elsewhere it comes into the maildrop of its account: sent out, it would be a stranger's mail.
+
         Raises StorageBusy when the directory cannot say: a report is never dropped for that.
         """
-        routed = await self.route(forward_path)
+        routed = await held_here(self._seams.directory, forward_path) or await self.route(forward_path)
         if routed.leads_nowhere:
             if routed.unavailable:
                 raise StorageBusy("the directory cannot be asked now")
@@ -292,18 +295,6 @@ class Admission:
         now = self._clock.now()
         recipient = Recipient(forward_path=forward_path, routed=routed, notify=frozenset({Notify.NEVER}))
         placements, forwards, placed = self._places(None, [recipient], queue_id, now)
-        accepted = Accepted(
-            queue_id=queue_id,
-            at=now,
-            reverse_path="",
-            forward_paths=(str(forward_path),),
-            size_octets=content.size_octets,
-            peer="",
-            hello="",
-            protocol="",
-            source="report",
-            about=about,
-        )
         return Acceptance(
             queue_id=queue_id,
             accepted_at=now,
@@ -312,14 +303,20 @@ class Admission:
             content=content,
             placements=placements,
             forwards=forwards,
-            events=(accepted, *placed),
+            events=(accepted_report(forward_path, content, queue_id, about, now), *placed),
             smtputf8=smtputf8,
             body="8BITMIME" if eight_bit else "7BIT",
         )
 
     def _places(
-        self, reverse_path: ReversePath, recipients: list[Recipient], queue_id: QueueId, now: float
+        self,
+        reverse_path: ReversePath,
+        recipients: list[Recipient],
+        queue_id: QueueId,
+        now: float,
+        identity: Identity | None = None,
     ) -> tuple[tuple[Placement, ...], tuple[Forward, ...], list[JourneyEvent]]:
+        via = identity.via if identity is not None else ""
         placements: dict[int, Placement] = {}
         forwards: dict[str, Forward] = {}
         events: list[JourneyEvent] = []
@@ -348,23 +345,32 @@ class Admission:
                 sender = (
                     rewriter.rewrite(reverse_path, recipient.rewritten_at, queue_id, now) if rewriter else reverse_path
                 )
-                forwards[key] = self._forward(sender, recipient, address, now)
+                forwards[key] = self._forward(sender, recipient, address, now, identity)
                 events.append(
                     Queued(
                         queue_id=queue_id,
                         at=now,
                         forward_path=str(address),
                         domain=address.domain,
+                        via=via,
                         rewritten=str(sender) if sender != reverse_path else "",
                     )
                 )
         return tuple(placements.values()), tuple(forwards.values()), events
 
-    def _forward(self, reverse_path: ReversePath, recipient: Recipient, address: Address, now: float) -> Forward:
+    def _forward(
+        self,
+        reverse_path: ReversePath,
+        recipient: Recipient,
+        address: Address,
+        now: float,
+        identity: Identity | None,
+    ) -> Forward:
         return Forward(
             forward_path=address,
             reverse_path=reverse_path,
-            destination=Destination("", address.domain),
+            destination=Destination(identity.via if identity else "", address.domain),
+            identity=str(identity.address) if identity else None,
             not_before=now,
             expires_at=now + self.rules.expire_after_s,
             original_recipient=original_recipient(recipient.original_recipient, recipient.alias),
@@ -392,20 +398,3 @@ def _refusal(peer: Peer, routed: Routed, *, is_returned: bool) -> Reply | None:
     if routed.remotes and not routed.is_alias and not peer.may_relay and not is_returned:
         return replies.RELAY_REFUSED
     return None
-
-
-def _accepted(transaction: MailTransaction, content: SealedContent, queue_id: QueueId, now: float) -> Accepted:
-    peer = transaction.peer
-    return Accepted(
-        queue_id=queue_id,
-        at=now,
-        reverse_path=str(transaction.reverse_path) if transaction.reverse_path is not None else "",
-        forward_paths=tuple(str(recipient.forward_path) for recipient in transaction.recipients),
-        size_octets=content.size_octets,
-        peer=peer.address,
-        hello=peer.hello,
-        protocol=peer.protocol(smtputf8=transaction.smtputf8),
-        login=peer.account.login if peer.account is not None else None,
-        message_id=content.facts.message_id,
-        session=peer.session,
-    )

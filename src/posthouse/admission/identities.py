@@ -11,7 +11,7 @@ from typing import Protocol
 
 from posthouse.admission.routing import FOLLOWED_PER_TURN, Home, resolve
 from posthouse.admission.routing import Directory as RoutingDirectory
-from posthouse.mail.account import Expansion, Mailbox, Unavailable
+from posthouse.mail.account import Expansion, Identity, Mailbox, Unavailable
 from posthouse.mail.address import Address
 from posthouse.mail.ids import AccountId
 from posthouse.storage.errors import StorageBusy
@@ -21,6 +21,8 @@ class Directory(RoutingDirectory, Protocol):
     """What admission asks of storage."""
 
     async def identities(self, account: AccountId) -> tuple[Address, ...]: ...
+
+    async def identity(self, address: Address) -> Identity | None: ...
 
 
 async def may_send_as(directory: Directory, account: AccountId, address: Address, home: Home) -> bool:

@@ -7,6 +7,7 @@ from posthouse.mail.reply import reply
 SENDER_OK = reply(250, "2.1.0", "Sender OK")
 RECIPIENT_OK = reply(250, "2.1.5", "Recipient OK")
 NOT_YOUR_IDENTITY = reply(550, "5.7.1", "You may not send as this address")
+SENDER_TAKES_NO_MAIL = reply(550, "5.7.27", "The domain of the sender's address says that it takes no mail")
 RELAY_REFUSED = reply(550, "5.7.1", "Mail for other domains is not relayed for you; log in first")
 NOT_A_REPORT = reply(550, "5.7.1", "Only reports, from the null path, come back to this address")
 NO_SUCH_MAILBOX = reply(550, "5.1.1", "There is no such mailbox here")

@@ -8,7 +8,18 @@ import sys
 import typer
 
 from posthouse import __version__
-from posthouse.cli import account_import, accounts, app_passwords, check, house, messages, queue, store, tour
+from posthouse.cli import (
+    account_import,
+    accounts,
+    app_passwords,
+    check,
+    house,
+    identities,
+    messages,
+    queue,
+    store,
+    tour,
+)
 from posthouse.cli.common import Problem
 
 INTERRUPTED = 130
@@ -47,6 +58,7 @@ accounts.account.add_typer(app_passwords.app_password, name="app-password")
 app.add_typer(accounts.domain, name="domain")
 app.add_typer(accounts.account, name="account")
 app.add_typer(accounts.alias, name="alias")
+app.add_typer(identities.identity, name="identity")
 app.add_typer(queue.queue, name="queue")
 messages.register(app)
 

@@ -13,6 +13,7 @@ import typer
 
 from posthouse.cli.check_aliases import aliases
 from posthouse.cli.check_certificates import certificates
+from posthouse.cli.check_identities import identities
 from posthouse.cli.check_store import check_store
 from posthouse.cli.common import (
     ConfigOption,
@@ -159,6 +160,7 @@ async def _store(config: Config) -> tuple[list[Finding], tuple[str, ...]]:
             findings.append(Finding("domain", PROBLEM, "no domain is local; run: posthouse domain add example.org"))
         findings += [await _postmaster(config, storage), await _scram(config, storage)]
         findings += await aliases(storage, config)
+        findings += await identities(storage, config)
         return findings, domains
     finally:
         await storage.close()

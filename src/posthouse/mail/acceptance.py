@@ -64,6 +64,7 @@ class Forward:
     """ORCPT as `type;decoded` (RFC 3461 §4.2)."""
     notify: frozenset[Notify] | None = None
     identity: str | None = None
+    """The sender's address, where it is an identity with a `via` of its own."""
 
 
 @record

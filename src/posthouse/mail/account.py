@@ -91,6 +91,19 @@ class AccountSummary:
     used_octets: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """An address of another house's domain that an account of ours may send as.
+
+    `via`: the submission server (`host:port`) that its mail must leave through; "": it leaves as all other mail does.
+    """
+
+    address: Address
+    account: AccountId
+    login: str
+    via: str
+
+
 @dataclass(frozen=True, slots=True)
 class Mailbox:
     """The address is a maildrop here. `quota_octets`: None is no limit; 0 takes nothing."""

@@ -41,6 +41,10 @@ _REFUSALS: dict[tuple[int, int], tuple[str, str]] = {
     (6, 0): ("The header section is not as it must be.", _PROGRAM),
     (6, 7): ("An address had letters beyond ASCII, without SMTPUTF8.", _PROGRAM),
     (6, 11): ("It held a bare CR or LF, with which a second message can be smuggled in.", _PROGRAM),
+    (7, 27): (
+        "The domain of the sender's address says that it takes no mail (null MX), so it could never be answered.",
+        f"{_SENDER} To take such mail in any case: reception.refuse_null_mx_senders = false in the configuration.",
+    ),
     (7, 8): ("The login or the password was wrong.", "If it was forgotten: posthouse account password ADDRESS"),
     (7, 11): ("The program wanted to log in without TLS.", "Turn on TLS (STARTTLS) in the mail program."),
 }
@@ -51,7 +55,8 @@ _LOGIN_NEEDED = (
 )
 _NOT_YOURS = (
     "The login may not send as this address.",
-    "If it should: posthouse alias add ADDRESS LOGIN, which also brings the address's mail there.",
+    "If it should: posthouse alias add ADDRESS LOGIN, which also brings the address's mail there; for an address of "
+    "another house's domain: posthouse identity add ADDRESS --account LOGIN",
 )
 _NO_RELAY = (
     "It is for a domain that is not of this house, from a stranger.",

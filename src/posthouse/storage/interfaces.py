@@ -14,6 +14,7 @@ from posthouse.mail.account import (
     Account,
     AccountSummary,
     AppPassword,
+    Identity,
     ImportProblem,
     NewAccount,
     Resolution,
@@ -65,7 +66,11 @@ class Directory(Protocol):
     async def account(self, login: str) -> Account | None: ...
 
     async def identities(self, account: AccountId) -> tuple[Address, ...]:
-        """Addresses that the account may send as; one with an empty local part is a catch-all."""
+        """Addresses that the account may send as, identities among them; an empty local part is a catch-all."""
+        ...
+
+    async def identity(self, address: Address) -> Identity | None:
+        """Whose identity an address is that is not ours. Of our own addresses `resolve` knows."""
         ...
 
     async def logins_without_scram(self, limit: int) -> tuple[str, ...]:
@@ -80,7 +85,9 @@ class Directory(Protocol):
 class Administration(Protocol):
     """Changes to the directory. Raises DirectoryConflict with a sentence for the operator."""
 
-    async def add_domain(self, domain: str) -> None: ...
+    async def add_domain(self, domain: str) -> None:
+        """Refused while identities are in it."""
+        ...
 
     async def remove_domain(self, domain: str) -> None:
         """Refused while accounts or aliases have addresses in it."""
@@ -124,6 +131,14 @@ class Administration(Protocol):
     async def aliases(self) -> tuple[tuple[Address, tuple[Address, ...]], ...]: ...
 
     async def remove_alias(self, address: Address) -> None: ...
+
+    async def add_identity(self, address: Address, login: str, via: str = "") -> None:
+        """Let an account send as an address of a domain that is not ours. `via`: see `Identity`."""
+        ...
+
+    async def identities(self) -> tuple[Identity, ...]: ...
+
+    async def remove_identity(self, address: Address) -> None: ...
 
 
 class Credentials(Protocol):

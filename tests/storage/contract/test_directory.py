@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from posthouse.mail.account import Expansion, Mailbox, NewAccount, Remote, Unknown
+from posthouse.mail.account import Expansion, Identity, Mailbox, NewAccount, Remote, Unknown
 from posthouse.mail.address import Address, parse_address
 from posthouse.storage.errors import DirectoryConflict
 from tests.storage.contract.world import House, alice, bob, sender
@@ -118,6 +118,69 @@ async def test_identities_are_own_addresses_and_aliases(house: House) -> None:
     await house.storage.administration.add_alias(sales, [alice, sender])
     await house.storage.administration.add_alias(parse_address("away@house.test"), [sender])
     assert await house.storage.directory.identities(account) == (alice, sales)
+
+
+async def test_an_identity_elsewhere_belongs_to_one_account(house: House) -> None:
+    account = await house.account()
+    await house.account(bob)
+    directory, administration = house.storage.directory, house.storage.administration
+    elsewhere = parse_address("Alice@far.test")
+    await administration.add_identity(elsewhere, "ALICE@house.test", "mail.far.test:587")
+    await administration.add_identity(parse_address("bob@far.test"), str(bob))
+    whole = Identity(address=elsewhere, account=account, login=str(alice), via="mail.far.test:587")
+    for spelling in ("alice@far.test", '"ALICE"@FAR.test'):
+        assert await directory.identity(parse_address(spelling)) == whole
+    for spelling in ("alice+x@far.test", "alice@house.test", "x@far.test", "alice@sub.far.test"):
+        assert await directory.identity(parse_address(spelling)) is None
+    assert [(str(each.address), each.login, each.via) for each in await administration.identities()] == [
+        ("Alice@far.test", "alice@house.test", "mail.far.test:587"),
+        ("bob@far.test", "bob@house.test", ""),
+    ]
+    assert await directory.identities(account) == (alice, elsewhere)
+    # It is no address of ours: mail to it goes where that house is.
+    assert await directory.resolve(elsewhere) == Remote("far.test")
+    await administration.remove_identity(parse_address("ALICE@far.test"))
+    assert await directory.identity(elsewhere) is None
+    assert await directory.identities(account) == (alice,)
+
+
+async def test_an_identity_goes_with_its_account(house: House) -> None:
+    await house.account()
+    elsewhere = parse_address("alice@far.test")
+    await house.storage.administration.add_identity(elsewhere, str(alice))
+    other = await house.open_another()
+    assert await other.directory.identity(elsewhere) is not None
+    await house.storage.administration.remove_account(str(alice), keep_mail=True, now=1.0)
+    assert await other.directory.identity(elsewhere) is None
+    assert await house.storage.administration.identities() == ()
+
+
+async def test_identities_that_cannot_be(house: House) -> None:
+    await house.account()
+    await house.account(bob)
+    administration = house.storage.administration
+    elsewhere = parse_address("alice@far.test")
+    await administration.add_identity(elsewhere, str(alice))
+    attempts = {
+        "alice@far.test is an identity of alice@house.test already; run: posthouse identity remove alice@far.test": (
+            lambda: administration.add_identity(parse_address("ALICE@far.test"), str(bob))
+        ),
+        "run: posthouse alias add info@house.test alice@house.test": (
+            lambda: administration.add_identity(parse_address("info@house.test"), str(alice))
+        ),
+        "an IP address": lambda: administration.add_identity(parse_address("a@[192.0.2.1]"), str(alice)),
+        "no account x@house.test": lambda: administration.add_identity(parse_address("y@far.test"), "x@house.test"),
+        "no identity bob@far.test; see: posthouse identity list": (
+            lambda: administration.remove_identity(parse_address("bob@far.test"))
+        ),
+        "posthouse identity remove alice@far.test": lambda: administration.add_domain("FAR.test"),
+    }
+    for words, attempt in attempts.items():
+        with pytest.raises(DirectoryConflict) as caught:
+            await attempt()
+        assert words in str(caught.value)
+    assert await house.storage.directory.domains() == ("house.test",)
+    assert [each.address for each in await administration.identities()] == [elsewhere]
 
 
 async def test_changes_by_another_process_are_seen_at_once(house: House) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import apsw
 import pytest
 
+from posthouse.mail.address import parse_address
 from posthouse.storage.sqlite.connection import DATABASE
 from posthouse.storage.sqlite.storage import SqliteStorage
 from posthouse.storage.upkeep import Flaw, Progress
-from tests.storage.contract.world import House, SeededRandom, SetClock, accepted
+from tests.storage.contract.world import House, SeededRandom, SetClock, accepted, alice
 
 LARGE = b"x" * 200_000
 
@@ -26,6 +27,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     account = await house.account()
     await house.accept(to=[account], forwards=1)
     await house.accept(LARGE, to=[account])
+    await house.storage.administration.add_identity(parse_address("alice@far.test"), str(alice), "mail.far.test:587")
     await house.storage.journey.append([accepted(await house.accept(to=[account]))])
     yield house
     await storage.close()
@@ -75,6 +77,17 @@ DAMAGES: dict[str, tuple[str, str, str]] = {
         "names a row of messages",
         "DELETE FROM messages WHERE queue_id IN (SELECT queue_id FROM spool)",
     ),
+    "identity of nobody": (
+        "references",
+        "a row of identities names a row of accounts",
+        "INSERT INTO identities VALUES ('x@far.test', 'x', 'far.test', 77, '')",
+    ),
+    "identity of a removed account": (
+        "identities",
+        "alice@far.test belongs to a removed account",
+        "UPDATE accounts SET removed_at = 1.0",
+    ),
+    "identity at home": ("identities", "alice@far.test", "INSERT INTO domains VALUES ('far.test')"),
     "constraint": ("structure", "CHECK constraint", "UPDATE contents SET octets = NULL WHERE content = 1"),
 }
 

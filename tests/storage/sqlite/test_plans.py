@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import apsw
 import pytest
 
-from posthouse.storage.sqlite import accept, claims, directory, maildrops, retention, settle, spool, sweep
+from posthouse.storage.sqlite import accept, claims, directory, identities, maildrops, retention, settle, spool, sweep
 from posthouse.storage.sqlite.migrate import migrations
 
 HOT = {
@@ -31,6 +31,7 @@ HOT = {
     "targets": directory._TARGETS,
     "account": directory._ACCOUNT,
     "identities": directory._IDENTITIES,
+    "identity": identities._ONE,
     "unreferenced": sweep._CANDIDATES,
     "referenced": sweep._REFERENCED,
     "remove content": sweep._REMOVE_CONTENT,
@@ -46,6 +47,7 @@ TABLES = (
     "accounts",
     "addresses",
     "aliases",
+    "identities",
     "folders",
     "unreferenced",
     "events",

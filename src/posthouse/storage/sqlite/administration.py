@@ -7,7 +7,15 @@ from collections.abc import Iterator, Sequence
 import apsw
 
 from posthouse.mail.acceptance import INBOX
-from posthouse.mail.account import PASSWORD, SCRAM_ITERATIONS, AccountSummary, ImportProblem, NewAccount, ScramKeys
+from posthouse.mail.account import (
+    PASSWORD,
+    SCRAM_ITERATIONS,
+    AccountSummary,
+    Identity,
+    ImportProblem,
+    NewAccount,
+    ScramKeys,
+)
 from posthouse.mail.address import Address, AddressError, parse_domain, unquoted
 from posthouse.mail.ids import AccountId
 from posthouse.mail.world import Random
@@ -15,6 +23,7 @@ from posthouse.storage.errors import DirectoryConflict
 from posthouse.storage.sqlite.connection import row, rows
 from posthouse.storage.sqlite.credentials import add_credential, find_account
 from posthouse.storage.sqlite.directory import bump
+from posthouse.storage.sqlite.identities import all_identities, delete_identity, insert_identity, require_no_identity
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.writer import T, Work, Writer
 
@@ -43,6 +52,7 @@ class SqliteAdministration:
         def work(connection: apsw.Connection) -> None:
             if _is_local(connection, name):
                 raise DirectoryConflict(f"the domain {name} is there already")
+            require_no_identity(connection, name)
             connection.execute("INSERT INTO domains VALUES (?)", (name,))
 
         await self._change(work)
@@ -140,6 +150,7 @@ class SqliteAdministration:
             connection.execute("UPDATE accounts SET removed_at = ? WHERE account = ?", (now, account))
             connection.execute("DELETE FROM credentials WHERE account = ?", (account,))
             connection.execute("DELETE FROM addresses WHERE account = ?", (account,))
+            connection.execute("DELETE FROM identities WHERE account = ?", (account,))
             if not keep_mail:
                 _remove_mail(connection, account, now)
 
@@ -164,6 +175,19 @@ class SqliteAdministration:
                 raise DirectoryConflict(f"there is no alias {address}; see: posthouse alias list")
 
         await self._change(work)
+
+    async def add_identity(self, address: Address, login: str, via: str = "") -> None:
+        def work(connection: apsw.Connection) -> None:
+            account = find_account(connection, login)
+            insert_identity(connection, address, account=account, login=login, via=via)
+
+        await self._change(work)
+
+    async def identities(self) -> tuple[Identity, ...]:
+        return await self._readers.query(all_identities)
+
+    async def remove_identity(self, address: Address) -> None:
+        await self._change(lambda connection: delete_identity(connection, address))
 
     def _import(
         self, connection: apsw.Connection, accounts: Sequence[NewAccount], now: float

@@ -7,11 +7,22 @@ from typing import Any
 
 import apsw
 
-from posthouse.mail.account import Account, Credential, Expansion, Mailbox, Remote, Resolution, ScramKeys, Unknown
+from posthouse.mail.account import (
+    Account,
+    Credential,
+    Expansion,
+    Identity,
+    Mailbox,
+    Remote,
+    Resolution,
+    ScramKeys,
+    Unknown,
+)
 from posthouse.mail.address import Address, AddressError, parse_address, quoted, unquoted
 from posthouse.mail.ids import AccountId, CredentialId
 from posthouse.storage.sqlite.connection import row, rows
 from posthouse.storage.sqlite.errors import storage_errors
+from posthouse.storage.sqlite.identities import find_identity
 from posthouse.storage.sqlite.threads import Readers
 
 CACHE_ENTRIES = 8192
@@ -37,7 +48,9 @@ UNION ALL
 SELECT aliases.local_part, aliases.domain FROM addresses
 JOIN alias_targets ON target_key = addresses.address_key
 JOIN aliases ON aliases.address_key = alias_targets.address_key
-WHERE addresses.account = ?1"""
+WHERE addresses.account = ?1
+UNION ALL
+SELECT local_part, domain FROM identities WHERE account = ?1"""
 
 
 class SqliteDirectory:
@@ -49,6 +62,7 @@ class SqliteDirectory:
         self._resolve = lru_cache(CACHE_ENTRIES)(self._look_up)
         self._account = lru_cache(CACHE_ENTRIES)(self._look_up_account)
         self._identities = lru_cache(CACHE_ENTRIES)(self._look_up_identities)
+        self._identity = lru_cache(CACHE_ENTRIES)(self._look_up_identity)
         self._without_scram = lru_cache(1)(self._look_up_without_scram)
         self._is_local = lru_cache(CACHE_ENTRIES)(self._look_up_domain)
         self._domains = lru_cache(1)(self._look_up_domains)
@@ -56,6 +70,7 @@ class SqliteDirectory:
             self._resolve,
             self._account,
             self._identities,
+            self._identity,
             self._without_scram,
             self._is_local,
             self._domains,
@@ -78,6 +93,11 @@ class SqliteDirectory:
         with storage_errors():
             self._freshen()
             return self._identities(account)
+
+    async def identity(self, address: Address) -> Identity | None:
+        with storage_errors():
+            self._freshen()
+            return self._identity(address.key)
 
     async def logins_without_scram(self, limit: int) -> tuple[str, ...]:
         with storage_errors():
@@ -129,6 +149,9 @@ class SqliteDirectory:
 
     def _look_up_identities(self, account: AccountId) -> tuple[Address, ...]:
         return tuple(Address(*found) for found in rows(self._connection, _IDENTITIES, (account,)))
+
+    def _look_up_identity(self, key: str) -> Identity | None:
+        return find_identity(self._connection, key)
 
     def _look_up_without_scram(self, limit: int) -> tuple[str, ...]:
         return tuple(login for (login,) in rows(self._connection, _WITHOUT_SCRAM, (limit,)))

@@ -59,6 +59,9 @@ FROM spool WHERE (queue_id, recipient_number) > (?, ?) ORDER BY queue_id, recipi
 _EVENTS = """
 SELECT queue_id, event_number, kind, at, fields FROM events
 WHERE (queue_id, event_number) > (?, ?) ORDER BY queue_id, event_number LIMIT ?"""
+_IDENTITIES = f"""
+SELECT local_part, domain FROM identities JOIN accounts USING (account)
+WHERE removed_at IS NOT NULL OR domain IN (SELECT domain FROM domains) LIMIT {PAGE_ROWS}"""
 _SIZES = "SELECT (SELECT count(*) FROM {table})"
 
 
@@ -77,6 +80,7 @@ class Inspector:
         """What is wrong, as it is found."""
         steps = (
             self._structure(),
+            self._identities(),
             self._contents(),
             self._pages("entries", _ENTRIES, 2, _entry_flaw),
             self._pages("folders", _FOLDERS, 1, self._folder_flaw),
@@ -97,6 +101,13 @@ class Inspector:
         self._tell(Progress("structure", 0, 0))
         for flaw in await self._readers.query(_structure):
             yield flaw
+
+    async def _identities(self) -> AsyncGenerator[Flaw, None]:
+        """Identities that nothing should have left behind: of nobody, or of an address that is ours."""
+        for local_part, domain in await self._readers.query(lambda connection: rows(connection, _IDENTITIES)):
+            address = f"{local_part}@{domain}"
+            what = f"the identity {address} belongs to a removed account, or to a domain of this house"
+            yield Flaw(check="identities", what=what, mend=f"run: posthouse identity remove {address}")
 
     async def _files(self) -> AsyncGenerator[Flaw, None]:
         self._tell(Progress("files", 0, 0))

@@ -112,6 +112,12 @@ class Stream(asyncio.Protocol):
         return self._transport is not None and self._transport.get_extra_info("sslcontext") is not None
 
     @property
+    def tls(self) -> ssl.SSLObject | None:
+        """What knows version, suite and certificate; None in clear."""
+        found = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        return cast(ssl.SSLObject | None, found)
+
+    @property
     def is_lost(self) -> bool:
         """Whether nothing can be written any more. Octets that had arrived before can still be read."""
         return self._transport is None or self.has_closed or self._transport.is_closing()

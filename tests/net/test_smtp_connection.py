@@ -15,6 +15,7 @@ from posthouse.net.smtp_connection import (
     ConnectionBroke,
     ConnectionFailed,
     ContentUnfit,
+    LoginImpossible,
     SmtpConnection,
     SmtpTimeouts,
 )
@@ -260,8 +261,10 @@ async def test_each_reply_of_a_group_has_its_own_deadline(deadlines: list[float]
     async with greeted(*steps) as (ours, _peer):
         deadlines.clear()
         assert (await ours.deliver(transaction, content())).data is not None
-    assert deadlines == sorted(deadlines)
-    assert len(set(deadlines)) > 10
+    # The reply to DATA has less time than those to MAIL and RCPT.
+    envelope = [when for when in deadlines if when > deadlines[-1] + 60]
+    assert envelope == sorted(envelope)
+    assert len(set(envelope)) > 10
 
 
 async def test_a_transaction_has_a_deadline_in_all() -> None:
@@ -347,8 +350,8 @@ async def test_what_the_peer_does_not_offer_is_no_bug() -> None:
     )
     async with connected(Send("220 x"), Expect("EHLO"), Send("250 x"), Hang()) as (ours, _peer):
         await ours.start()
-        with pytest.raises(ConnectionFailed, match="AUTH PLAIN"):
-            await ours.login("me", "secret")
+        with pytest.raises(LoginImpossible, match="offers none"):
+            await ours.login("me", "secret", in_clear=True)
         with pytest.raises(ConnectionBroke, match="internationalised"):
             await ours.deliver(abroad, content())
 
@@ -374,18 +377,18 @@ async def test_the_transcript_keeps_no_secret(login: str) -> None:
     """A long response goes on a line of its own, which does not begin with AUTH."""
     challenge = (Send("334 "), TakeOctets(20)) if len(login) > 100 else ()
     async with greeted(Expect("AUTH PLAIN"), *challenge, Send("235 welcome"), Hang()) as (ours, _peer):
-        assert (await ours.login(login, "tell-nobody" * 20)).code == 235
+        assert (await ours.login(login, "tell-nobody" * 20, in_clear=True)).code == 235
         after = ours.transcript[5:]
-    assert after[0] == "C: AUTH PLAIN (secret)"
-    assert [line for line in after if line.startswith("C:") and not line.endswith("(secret)")] == []
+    assert after[0] == ("C: AUTH PLAIN" if challenge else "C: AUTH PLAIN (secret)")
+    assert [line for line in after[1:] if line.startswith("C:") and line != "C: (secret)"] == []
     assert max(map(len, after)) < 30
 
 
 @pytest.mark.parametrize("password", ["", "with\0nul"])
 async def test_a_password_that_cannot_be_sent(password: str) -> None:
     async with greeted(Hang()) as (ours, _peer):
-        with pytest.raises(ConnectionFailed):
-            await ours.login("me" if password else "", password)
+        with pytest.raises(LoginImpossible):
+            await ours.login("me" if password else "", password, in_clear=True)
 
 
 async def test_a_reply_cut_in_two_is_one_line() -> None:

@@ -10,6 +10,7 @@ from posthouse.protocol.errors import LocalProtocolError, RemoteProtocolError
 from posthouse.protocol.events import CLOSED, NEED_DATA
 from posthouse.protocol.smtp_client import (
     AuthReplied,
+    Challenged,
     ClientRecipient,
     ClientTransaction,
     ContentWanted,
@@ -199,15 +200,16 @@ def test_a_peer_that_wants_nobody() -> None:
 
 def test_a_long_password_waits_for_the_challenge() -> None:
     client = ready("AUTH PLAIN")
-    client.login("l" * 200, "x" * 255)
+    client.login("l" * 200, "x" * 255, "nonce")
     assert client.outgoing() == b"AUTH PLAIN\r\n"
     client.receive(b"334 \r\n")
-    assert client.next_event() is NEED_DATA
+    assert isinstance(client.next_event(), Challenged)
+    client.answer_challenge()
     assert len(client.outgoing()) > 600
     client.receive(b"235 2.7.0 ok\r\n")
     assert isinstance(client.next_event(), AuthReplied)
     with pytest.raises(LocalProtocolError):
-        ready("AUTH LOGIN").login("alice", "secret")
+        ready("AUTH CRAM-MD5").login("alice", "secret", "nonce")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ from posthouse.mail.address import parse_address
 from posthouse.mail.reply import reply
 from posthouse.protocol.events import CLOSED, NEED_DATA, Signal
 from posthouse.protocol.smtp_client import (
+    Challenged,
     ClientEvent,
     ClientRecipient,
     ClientTransaction,
     ContentWanted,
+    Ready,
     SmtpClient,
 )
 from tests.protocol.smtp_reception import OPTIONS, Reception
@@ -48,8 +50,9 @@ def test_server_half_with_everything_in_one_write(transcript: Transcript) -> Non
 class Sender:
     """A driver of the client half that follows a transcript's actions."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, chunking: bool) -> None:
         self.client = SmtpClient("bar.test")
+        self.chunking = chunking
         self.events: list[ClientEvent] = []
         self.signal: Signal = NEED_DATA
 
@@ -57,6 +60,10 @@ class Sender:
         self.client.receive(octets)
         while not isinstance(event := self.client.next_event(), Signal):
             self.events.append(event)
+            if isinstance(event, Challenged):
+                self.client.answer_challenge()
+            if isinstance(event, Ready) and not self.chunking:
+                self.client.extensions.pop("CHUNKING", None)
         self.signal = event
 
     def received(self) -> bytes:
@@ -81,7 +88,7 @@ class Sender:
                 self.client.content(text.encode().decode("unicode_escape").encode())
                 self.client.end_content()
             case ["login", rest]:
-                self.client.login(*rest.split(" "))
+                self.client.login(*rest.split(" "), "rOprNGfwEbeRWgbNEkqO")
             case ["reset"]:
                 self.client.reset()
             case ["quit"]:
@@ -94,5 +101,5 @@ class Sender:
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("transcript", CLIENT_SIDE, ids=lambda transcript: transcript.name)
 def test_client_half(transcript: Transcript, piece: int) -> None:
-    sender = Sender()
+    sender = Sender(chunking="chunking" in transcript.settings)
     play_client(transcript, sender, sender.act, piece=piece)

@@ -46,7 +46,7 @@ async def hand_over(
     try:
         await connection.start()
         if login is not None:
-            answer = await connection.login(*login)
+            answer = await connection.login(*login, in_clear=True)
             if not answer.is_positive:
                 raise NotTaken(str(answer))
         reply = await deliver(connection, letter)

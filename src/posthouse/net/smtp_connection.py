@@ -3,42 +3,82 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from posthouse.mail.reply import Reply
+from posthouse.net.smtp_failures import (
+    ClosedAtHello,
+    ConnectionBroke,
+    ConnectionFailed,
+    HandshakeFailed,
+    LoginImpossible,
+    PeerUntrusted,
+    TlsNotOffered,
+    TlsRefused,
+)
+from posthouse.net.smtp_transcript import TRANSCRIPT_LINES, Trace, Transcript
 from posthouse.net.stream import Stream
+from posthouse.net.tls import TlsFacts, handshake_fault, tls_facts
 from posthouse.protocol.errors import LocalProtocolError, RemoteProtocolError
 from posthouse.protocol.events import CLOSED, NEED_DATA
 from posthouse.protocol.smtp_client import (
     AuthReplied,
+    Awaiting,
+    Challenged,
+    ChunkTaken,
     ClientEvent,
     ClientTransaction,
+    ContentUnfit,
     ContentWanted,
     Greeting,
     HelloRefused,
+    Limits,
     QuitReplied,
     Ready,
     ResetReplied,
     SmtpClient,
+    TlsReplied,
     TransactionEnded,
 )
+from posthouse.protocol.smtp_client_envelope import hello_name as checked_hello_name
 
-TRANSCRIPT_LINES = 200
-"""How many lines of one transaction (or of what comes before the first one) are kept."""
-SHOWN_CHARACTERS = 512
+__all__ = [
+    "TRANSCRIPT_LINES",
+    "ClosedAtHello",
+    "ConnectionBroke",
+    "ConnectionFailed",
+    "ContentUnfit",
+    "HandshakeFailed",
+    "Limits",
+    "LoginImpossible",
+    "PeerUntrusted",
+    "SmtpConnection",
+    "SmtpTimeouts",
+    "TlsFacts",
+    "TlsNotOffered",
+    "TlsRefused",
+    "Trace",
+]
 
-Trace = Callable[[str, str], None]
-"""Told of each line of the dialogue: who ("C" or "S") and the line, without content and secrets."""
+BeforeEnd = Callable[[], Awaitable[None]]
+NONCE_OCTETS = 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmtpTimeouts:
-    """Per-phase limits in seconds; the defaults are the minima of RFC 5321 §4.5.3.2."""
+    """Per-phase limits in seconds; the defaults are the minima of RFC 5321 §4.5.3.2.
+
+    Each whole reply has its limit, however its octets drip in.
+    """
 
     connect_s: float = 60.0
     greeting_s: float = 300.0
+    handshake_s: float = 60.0
     command_s: float = 300.0
+    data_s: float = 120.0
     block_s: float = 180.0
     final_s: float = 600.0
     quit_s: float = 10.0
@@ -46,42 +86,31 @@ class SmtpTimeouts:
     """From MAIL until the final dot: a peer that is just quick enough each time must not hold a slot for ever."""
 
 
-class ConnectionFailed(Exception):
-    """The connection or the greeting failed. `reply` is the peer's where it said something."""
-
-    def __init__(self, text: str, reply: Reply | None = None) -> None:
-        super().__init__(text)
-        self.reply = reply
-
-
-class ConnectionBroke(Exception):
-    """The connection was lost during a transaction. After `final_dot_sent`, the message may have arrived."""
-
-    def __init__(self, text: str, *, final_dot_sent: bool) -> None:
-        super().__init__(text)
-        self.final_dot_sent = final_dot_sent
-
-
-class ContentUnfit(Exception):
-    """The content holds a CR or LF alone, which must never leave (RFC 5321 §2.3.8). The connection was dropped."""
-
-
 class SmtpConnection:
-    """One session with a next hop: `start`, any number of `deliver`, `quit`."""
+    """One session with a next hop: `start`, perhaps `start_tls` and `login`, any number of `deliver`, `quit`."""
 
     def __init__(
-        self, stream: Stream, hello_name: str, timeouts: SmtpTimeouts | None = None, trace: Trace | None = None
+        self,
+        stream: Stream,
+        hello_name: str,
+        timeouts: SmtpTimeouts | None = None,
+        trace: Trace | None = None,
+        *,
+        extended: bool = True,
     ) -> None:
+        """A `hello_name` that is no full name is replaced by our address (RFC 5321 §4.1.1.1).
+
+        Without `extended` HELO is said at once: for a peer at which ClosedAtHello was raised.
+        """
         self.stream = stream
         self.timeouts = timeouts or SmtpTimeouts()
-        self.transcript: list[str] = []
-        self._noted = 0
-        self._trace = trace
-        self._smtp = SmtpClient(hello_name)
+        self.tls: TlsFacts | None = None
+        """How the connection is protected; None in clear."""
+        self._smtp = SmtpClient(_hello_name(hello_name, stream), extended=extended)
+        self._extended = extended
+        self._transcript = Transcript(trace)
         self._final_dot_sent = False
         self._in_transaction = False
-        self._in_login = False
-        self._reply_lines = _ReplyLines()
         self._deadline = float("inf")
 
     @property
@@ -89,58 +118,143 @@ class SmtpConnection:
         """What the peer offered, keyword to parameter."""
         return self._smtp.extensions
 
+    @property
+    def limits(self) -> Limits:
+        """What the peer says it takes (RFC 9422). `deliver` keeps to it: recipients beyond it are not asked."""
+        return self._smtp.limits
+
+    @property
+    def may_carry_another(self) -> bool:
+        """Whether another transaction may begin here: the peer is there, idle, and has not had its MAILMAX."""
+        return not self._in_transaction and self._smtp.has_room and not self.stream.is_lost
+
+    @property
+    def transcript(self) -> list[str]:
+        """What was said since the list was last emptied, without content and secrets; each transaction bounded."""
+        return self._transcript.lines
+
     async def start(self) -> Reply:
-        """Greeting and EHLO. Returns the reply to EHLO or HELO. Raises ConnectionFailed."""
-        timeout_s = self.timeouts.greeting_s
+        """Greeting and EHLO. Returns the reply to EHLO or HELO. Raises ConnectionFailed, ClosedAtHello among them."""
         try:
-            while True:
-                match await self._next(timeout_s):
-                    case Greeting(reply=reply):
-                        if not reply.is_positive:
-                            raise ConnectionFailed(f"greeted with {reply.code}", reply)
-                        timeout_s = self.timeouts.command_s
-                    case Ready(reply=reply):
-                        return reply
-                    case HelloRefused(reply=reply):
-                        raise ConnectionFailed(f"EHLO was refused with {reply.code}", reply)
-                    case _:
-                        raise ConnectionFailed("the connection was closed before the greeting ended")
+            match await self._next():
+                case Greeting(reply=reply):
+                    if not reply.is_positive:
+                        raise ConnectionFailed(f"greeted with {reply.code}", reply)
+                case _:
+                    raise ConnectionFailed("the connection was closed before the greeting ended")
+        except ConnectionBroke as exc:
+            raise ConnectionFailed(str(exc)) from exc
+        return await self._hello()
+
+    async def _hello(self) -> Reply:
+        try:
+            match await self._next():
+                case Ready(reply=reply):
+                    return reply
+                case HelloRefused(reply=reply):
+                    raise ConnectionFailed(f"EHLO was refused with {reply.code}", reply)
+                case _ if self._extended and self._smtp.awaiting is Awaiting.EHLO:
+                    raise ClosedAtHello("the connection was closed at EHLO")
+                case _:
+                    raise ConnectionFailed("the connection was closed before the greeting ended")
         except ConnectionBroke as exc:
             raise ConnectionFailed(str(exc)) from exc
 
-    async def login(self, login: str, password: str) -> Reply:
-        """AUTH PLAIN (RFC 4616). Raises ConnectionFailed where it cannot be tried, ConnectionBroke."""
+    async def handshake(self, context: ssl.SSLContext, server_name: str | None) -> None:
+        """TLS from the first octet (RFC 8314 §3.3), before `start`. Raises HandshakeFailed."""
+        self._transcript.forget_unfinished()
         try:
-            self._smtp.login(login, password)
+            async with asyncio.timeout(self.timeouts.handshake_s):
+                name = _server_name(server_name)
+                done = await self.stream.start_tls(context, server_name=name, server_side=False)
+        except (OSError, ValueError) as exc:
+            raise self._handshake_failed(handshake_fault(exc)) from exc
+        tls = self.stream.tls
+        if not done or tls is None:
+            raise self._handshake_failed("it spoke, or closed the connection, before the handshake")
+        self.tls = tls_facts(tls)
+        self._transcript.note("C", f"({self.tls})")
+
+    async def start_tls(self, context: ssl.SSLContext, server_name: str | None) -> Reply:
+        """STARTTLS, the handshake, and EHLO anew, to which the reply is returned (RFC 3207).
+
+        Raises TlsNotOffered and TlsRefused (go on in clear, or not), HandshakeFailed (the connection is lost; also
+        where anything was said before the handshake), ConnectionFailed (EHLO was refused after it).
+        """
+        if "STARTTLS" not in self.extensions:
+            raise TlsNotOffered("STARTTLS is not offered")
+        self._smtp.start_tls()
+        try:
+            match await self._next():
+                case TlsReplied(reply=reply):
+                    if not reply.is_positive:
+                        raise TlsRefused(f"STARTTLS was refused with {reply.code}", reply)
+                case _:
+                    raise self._handshake_failed("it closed the connection at STARTTLS")
+        except ConnectionBroke as exc:
+            raise self._handshake_failed(str(exc)) from exc
+        await self.handshake(context, server_name)
+        self._smtp.tls_started()
+        try:
+            return await self._hello()
+        except ConnectionFailed as exc:
+            if exc.reply is None:
+                # With TLS 1.3 a server that dislikes us says so only after our part of the handshake is done.
+                raise self._handshake_failed(f"after the handshake {exc}") from exc
+            raise
+
+    def _handshake_failed(self, text: str) -> HandshakeFailed:
+        self.abort()
+        self._transcript.note("C", f"(TLS failed: {text})")
+        return HandshakeFailed(text)
+
+    async def login(self, login: str, password: str, *, in_clear: bool = False) -> Reply:
+        """AUTH by the strongest mechanism offered; 235, or why not. `in_clear`: without TLS, too, as on loopback.
+
+        Raises LoginImpossible (nothing was tried), PeerUntrusted (dropped), ConnectionBroke.
+        """
+        if not (in_clear or self.stream.is_tls):
+            raise LoginImpossible("a login is not sent in clear")
+        try:
+            self._smtp.login(login, password, secrets.token_urlsafe(NONCE_OCTETS))
         except LocalProtocolError as exc:
             # What the peer offers and what stands in the configuration are no bugs of ours.
-            raise ConnectionFailed(f"cannot log in: {exc}") from exc
-        self._in_login = True
+            raise LoginImpossible(f"cannot log in: {exc}") from exc
+        self._transcript.begin_secrets(password)
         try:
-            match await self._next(self.timeouts.command_s):
-                case AuthReplied(reply=reply):
-                    return reply
-                case _:
-                    raise ConnectionBroke("the connection was closed during AUTH", final_dot_sent=False)
+            while (event := await self._next()) is not CLOSED:
+                match event:
+                    case Challenged():
+                        # SCRAM computes for a while, as long as the peer wants.
+                        await asyncio.to_thread(self._smtp.answer_challenge)
+                    case AuthReplied(reply=reply, fault=None):
+                        return replace(reply, text=self._transcript.redacted(reply.text))
+                    case AuthReplied(fault=str(fault)):
+                        self.abort()
+                        raise PeerUntrusted(f"the login was broken off: {fault}")
+            raise ConnectionBroke("the connection was closed during AUTH", final_dot_sent=False)
         finally:
-            self._in_login = False
+            self._transcript.end_secrets()
 
-    async def deliver(self, transaction: ClientTransaction, chunks: AsyncIterator[bytes]) -> TransactionEnded:
+    async def deliver(
+        self, transaction: ClientTransaction, chunks: AsyncIterator[bytes], *, before_end: BeforeEnd | None = None
+    ) -> TransactionEnded:
         """One transaction. `chunks` is read only when the peer wants the content.
 
-        Raises ConnectionBroke, ContentUnfit, or what `chunks` raises; the connection is dropped then.
+        `before_end` is awaited just before the final dot, or the last chunk, leaves: from then on the message may
+        arrive, whatever is raised. Raises ConnectionBroke (also where the peer's limits leave no room), ContentUnfit,
+        or what `chunks` or `before_end` raises; the connection is dropped then, and the content never completed.
         """
         self._begin(transaction)
         try:
             while True:
-                timeout_s = self.timeouts.final_s if self._final_dot_sent else self.timeouts.command_s
-                event = await self._next(timeout_s)
+                event: ClientEvent | None = await self._next()
                 if isinstance(event, ContentWanted):
-                    event = self._before_its_turn()
-                    if event is NEED_DATA:
-                        await self._send_content(chunks)
-                        continue
+                    # What came with the 354 in one read; it is never the answer to the final dot.
+                    event = await self._send_content(chunks, before_end)
                 match event:
+                    case None:
+                        continue
                     case TransactionEnded() as ended:
                         self._in_transaction = False
                         return ended
@@ -151,24 +265,18 @@ class SmtpConnection:
             self._final_dot_sent = False
             self._deadline = float("inf")
 
-    def _before_its_turn(self) -> ClientEvent:
-        """What came with the 354 in one read; NEED_DATA is as it should be. Never the answer to the final dot."""
-        try:
-            return self._smtp.next_event()
-        except RemoteProtocolError as exc:
-            self.abort()
-            raise self._broke(f"the other server broke the protocol: {exc}") from exc
-
     def _begin(self, transaction: ClientTransaction) -> None:
         paths = (transaction.reverse_path, *(recipient.forward_path for recipient in transaction.recipients))
         if not all(path is None or path.is_ascii for path in paths):
-            if "SMTPUTF8" not in self.extensions:
-                raise self._broke("it takes no internationalised addresses")
             transaction = replace(transaction, smtputf8=True)
+        if transaction.smtputf8 and "SMTPUTF8" not in self.extensions:
+            raise self._broke("it takes no internationalised addresses")
         if self._smtp.is_closed:
             raise self._broke("the connection was closed by the other server")
+        if not self._smtp.may_begin(transaction):
+            raise self._broke("the other server takes no more in one session")
         self._final_dot_sent = False
-        self._noted = 0
+        self._transcript.begin_part()
         self._smtp.begin(transaction)
         self._in_transaction = True
         self._deadline = asyncio.get_running_loop().time() + self.timeouts.transaction_s
@@ -178,7 +286,7 @@ class SmtpConnection:
         if self._in_transaction or self._smtp.is_closed:
             raise self._broke("the connection cannot be used again")
         self._smtp.reset()
-        match await self._next(self.timeouts.command_s):
+        match await self._next():
             case ResetReplied(reply=reply):
                 return reply
             case _:
@@ -191,7 +299,7 @@ class SmtpConnection:
             return
         try:
             self._smtp.quit()
-            while not isinstance(await self._next(self.timeouts.quit_s), QuitReplied | type(CLOSED)):
+            while not isinstance(await self._next(), QuitReplied | type(CLOSED)):
                 continue
         except ConnectionBroke:
             pass
@@ -202,58 +310,78 @@ class SmtpConnection:
         """Drop the connection without a word."""
         self.stream.abort()
 
-    async def _send_content(self, chunks: AsyncIterator[bytes]) -> None:
-        """The content and the final dot; stops early where the peer speaks or leaves before its turn."""
-        held = b""
+    async def _send_content(self, chunks: AsyncIterator[bytes], before_end: BeforeEnd | None) -> ClientEvent | None:
+        """The content and its end; or the event that came before that: the peer refuses, speaks or leaves."""
         try:
             async for chunk in chunks:
-                if self.stream.has_input:
-                    return
-                held = self._add_content(held + chunk if held else chunk)
+                if (event := await self._heard()) is not None:
+                    return event
+                commands = self._smtp.content(chunk)
+                for command in commands:
+                    self._transcript.note("C", f"{command} (content)")
                 await self._flush(self.timeouts.block_s, shown=False)
-            if held:
-                raise ContentUnfit("the content ends in a CR")
-            if self.stream.has_input or self.stream.is_lost:
-                return
-            self._smtp.end_content()
-            self._note("C", "(content) .")
+                if commands and "PIPELINING" not in self.extensions and (event := await self._heard_all()) is not None:
+                    return event
+            if (event := await self._heard_all()) is not None:
+                return event
+            if before_end is not None:
+                await before_end()
+                if (event := await self._heard()) is not None:
+                    return event
+            if self.stream.is_lost:
+                return CLOSED
+            command = self._smtp.end_content()
+            self._transcript.note("C", f"(content) {command}")
             # From here on the peer may have the whole message, whatever we see of it.
             self._final_dot_sent = True
             self._deadline = float("inf")
             await self._flush(self.timeouts.block_s, shown=False)
         except TimeoutError as exc:
             if self.stream.has_input and not self._final_dot_sent:
-                return
+                return None
             self.abort()
             raise self._broke(f"nothing was taken within {self.timeouts.block_s:.0f} s") from exc
         except BaseException:
             # Content that stops in the middle must never look complete to the peer (RFC 5321 §4.1.1.4).
             self.abort()
             raise
+        return None
 
-    def _add_content(self, octets: bytes) -> bytes:
-        """Hand a chunk to the core; returns a CR at its end, which waits for its LF. Raises ContentUnfit."""
-        held = b"\r" if octets.endswith(b"\r") else b""
-        if held:
-            octets = octets[:-1]
-        line_ends = octets.count(b"\r\n")
-        if octets.count(b"\r") != line_ends or octets.count(b"\n") != line_ends:
-            raise ContentUnfit("a CR or LF stands alone in the content")
-        self._smtp.content(octets)
-        return held
+    async def _heard(self) -> ClientEvent | None:
+        """What the peer has said by now, but that it took a chunk."""
+        while True:
+            event = await self._next(patient=False)
+            if event is NEED_DATA:
+                return None
+            if not isinstance(event, ChunkTaken):
+                return event
 
-    async def _next(self, timeout_s: float) -> ClientEvent:
-        """The next event. Each whole reply has `timeout_s` seconds, however its octets drip in."""
+    async def _heard_all(self) -> ClientEvent | None:
+        """Waits until each chunk was answered, too."""
+        while self._smtp.awaiting is not None:
+            event = await self._next()
+            if not isinstance(event, ChunkTaken):
+                return event
+        return await self._heard()
+
+    async def _next(self, *, patient: bool = True) -> ClientEvent:
+        """The next event; NEED_DATA only to somebody who is not `patient`, when nothing is there to be read."""
         loop = asyncio.get_running_loop()
+        replies, timeout_s = self._smtp.replies, self._timeout_s()
         deadline = min(loop.time() + timeout_s, self._deadline)
         try:
             await self._flush(deadline - loop.time())
             while (event := self._smtp.next_event()) is NEED_DATA:
+                if self._smtp.replies != replies:
+                    # Each whole reply has its time.
+                    replies, timeout_s = self._smtp.replies, self._timeout_s()
+                    deadline = min(loop.time() + timeout_s, self._deadline)
                 await self._flush(deadline - loop.time())
+                if not (patient or self.stream.has_input):
+                    break
                 async with asyncio.timeout_at(deadline):
                     octets = await self.stream.read()
-                if self._note_replies(octets):
-                    deadline = min(loop.time() + timeout_s, self._deadline)
+                self._transcript.server(octets)
                 self._smtp.receive(octets)
             return event
         except TimeoutError as exc:
@@ -263,59 +391,42 @@ class SmtpConnection:
             self.abort()
             raise self._broke(f"the other server broke the protocol: {exc}") from exc
 
+    def _timeout_s(self) -> float:
+        match self._smtp.awaiting:
+            case Awaiting.GREETING:
+                return self.timeouts.greeting_s
+            case Awaiting.DATA:
+                return self.timeouts.data_s
+            case Awaiting.CHUNK | Awaiting.FINAL:
+                return self.timeouts.final_s
+            case Awaiting.QUIT:
+                return self.timeouts.quit_s
+            case _:
+                return self.timeouts.command_s
+
     async def _flush(self, timeout_s: float, *, shown: bool = True) -> None:
         octets = self._smtp.outgoing()
         if not octets:
             return
         if shown:
-            for line in octets.split(b"\r\n")[:-1]:
-                self._note("C", _without_secrets(line, in_login=self._in_login))
+            self._transcript.client(octets)
         # On a lost connection this does nothing: what the peer said before it left is still to be read.
         self.stream.write(octets)
         async with asyncio.timeout(timeout_s):
             await self.stream.drain()
 
-    def _note_replies(self, octets: bytes) -> bool:
-        """Note the lines that are complete now; says whether a whole reply is."""
-        ended = False
-        for line in self._reply_lines.feed(octets):
-            ended = ended or line[3:4] != b"-"
-            self._note("S", _shown(line.decode("ascii", "replace")))
-        return ended
-
-    def _note(self, who: str, line: str) -> None:
-        if self._noted < TRANSCRIPT_LINES:
-            self._noted += 1
-            self.transcript.append(f"{who}: {line}")
-        if self._trace is not None:
-            self._trace(who, line)
-
     def _broke(self, text: str) -> ConnectionBroke:
         return ConnectionBroke(text, final_dot_sent=self._final_dot_sent)
 
 
-class _ReplyLines:
-    """Lines of replies for the transcript, however they are cut. Keeps at most SHOWN_CHARACTERS of one."""
-
-    def __init__(self) -> None:
-        self._line = b""
-
-    def feed(self, octets: bytes) -> list[bytes]:
-        """The lines that end in `octets`, without their line ends; an unfinished one too at the end of the stream."""
-        *lines, rest = (self._line + octets).split(b"\n") if octets else (self._line, b"")
-        self._line = rest[:SHOWN_CHARACTERS]
-        return [line.removesuffix(b"\r")[:SHOWN_CHARACTERS] for line in lines if line]
+def _hello_name(name: str, stream: Stream) -> str:
+    try:
+        return checked_hello_name(name)
+    except LocalProtocolError:
+        address = stream.local_address
+        return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
 
-def _without_secrets(line: bytes, *, in_login: bool) -> str:
-    if line[:5].upper() == b"AUTH ":
-        return " ".join(line.decode("ascii", "replace").split(" ")[:2]) + " (secret)"
-    if in_login:
-        # A long response goes on a line of its own (RFC 4954 §4).
-        return "(secret)"
-    return line.decode("utf-8", "replace")
-
-
-def _shown(text: str) -> str:
-    """The peer's text as it may stand in a journey or on a terminal."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+def _server_name(name: str | None) -> str | None:
+    """A host's name, or the address of a literal, as certificates have it."""
+    return name.removeprefix("[").removeprefix("IPv6:").removesuffix("]").rstrip(".") if name is not None else None

@@ -1,4 +1,7 @@
-"""TLS contexts: TLS 1.2 and newer, forward secrecy only. Which of them a client gets: `certificates`, `handshake`."""
+"""TLS contexts: TLS 1.2 and newer, forward secrecy only. Which of them a client gets: `certificates`, `handshake`.
+
+As a client we have two: one that encrypts to whoever is there (RFC 7435), and one that knows to whom (RFC 9525).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import errno
 import ipaddress
 import os
 import ssl
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -39,6 +43,96 @@ def server_context(certificate: Path, key: Path, protocols: tuple[str, ...] = ()
             _check_readable(path)
         raise CertificateUnusable(f"{certificate} and {key} cannot be used together: {_reason(exc)}") from exc
     return context
+
+
+def client_context(*, verified: bool, authorities: Path | None = None) -> ssl.SSLContext:
+    """A context for connections to others; make it once, it reads all authorities.
+
+    `verified`: the certificate must be good and name the server as it was asked for, in its subjectAltName (RFC 9525
+    §6; IP addresses too), by the authorities of the system or of this file. Else any certificate will do: encrypted
+    is better than clear (RFC 7435). Raises CertificateUnusable for `authorities`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    if not verified:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    context.set_ciphers(TLS_1_2_SUITES)
+    context.hostname_checks_common_name = False
+    if authorities is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        return context
+    try:
+        context.load_verify_locations(authorities)
+    except (OSError, ValueError) as exc:
+        _check_readable(authorities)
+        raise CertificateUnusable(f"{authorities} holds no certificates of authorities in PEM") from exc
+    return context
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFacts:
+    """How a connection is protected: `TLSv1.3`, the suite's name, and whether the certificate was checked."""
+
+    version: str
+    cipher: str
+    verified: bool
+
+    def __str__(self) -> str:
+        checked = "certificate checked" if self.verified else "certificate not checked"
+        return f"{self.version.replace('TLSv', 'TLS ')}, {self.cipher}, {checked}"
+
+
+def tls_facts(tls: ssl.SSLObject) -> TlsFacts:
+    """Of a connection whose handshake is done."""
+    context, cipher = tls.context, tls.cipher()
+    verified = context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname
+    return TlsFacts(tls.version() or "", cipher[0] if cipher else "", verified)
+
+
+_CERTIFICATE_FAULTS = {
+    9: "its certificate is not valid yet",
+    10: "its certificate has expired",
+    18: "its certificate is self-signed",
+    19: "its certificate comes from an authority that we do not trust",
+    20: "its certificate comes from an authority that we do not know",
+    21: "its certificate comes from an authority that we do not know",
+    23: "its certificate was revoked",
+    26: "its certificate is not meant for servers",
+    62: "its certificate is for another name",
+    64: "its certificate is for another address",
+}
+"""By OpenSSL's X509_V_ERR numbers."""
+_HANDSHAKE_FAULTS = {
+    "WRONG_VERSION_NUMBER": "its answer is not TLS",
+    "RECORD_LAYER_FAILURE": "its answer is not TLS",
+    "UNSUPPORTED_PROTOCOL": "it speaks no version of TLS that we take (1.2 or newer)",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "it speaks no version of TLS that we take (1.2 or newer)",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "it has no cipher suite in common with us",
+    "UNEXPECTED_EOF_WHILE_READING": "it closed the connection",
+}
+
+
+def handshake_fault(error: Exception) -> str:
+    """Why a handshake failed, as half a sentence about the peer, for a journey or a report."""
+    match error:
+        case ssl.SSLCertVerificationError(verify_code=code, verify_message=message):
+            return _CERTIFICATE_FAULTS.get(code, f"its certificate is not good: {message}")
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+            return "it closed the connection"
+        case ssl.SSLError(reason=str(reason)):
+            return _HANDSHAKE_FAULTS.get(reason, reason.lower().replace("_", " "))
+        case TimeoutError():
+            return "it did not answer in time"
+        case ConnectionAbortedError():
+            # What asyncio and uvloop say when their own limit for a handshake is reached, or the peer closes.
+            return "it did not finish the handshake"
+        case ConnectionError():
+            return "it reset the connection"
+        case _:
+            return "it did not finish the handshake"
 
 
 def _check_readable(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The client half of SMTP without I/O (RFC 5321 §3, RFC 2920 §3.1, RFC 4954).
+"""The client half of SMTP without I/O (RFC 5321 §3; RFC 2920 §3.1, 3030, 3207, 4954, 9422).
 
 The driver's loop is that of the server half: `next_event()`; at NEED_DATA write `outgoing()`, read, `receive()`.
 EHLO follows the greeting by itself. Whatever the peer says is data; what it may not say is RemoteProtocolError.
@@ -7,21 +7,22 @@ EHLO follows the greeting by itself. Whatever the peer says is data; what it may
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypeAlias
 
-from posthouse.mail.acceptance import Notify
-from posthouse.mail.address import ReversePath, path_text
 from posthouse.mail.reply import Reply
 from posthouse.protocol.errors import LocalProtocolError, RemoteProtocolError
 from posthouse.protocol.events import CLOSED, NEED_DATA, Signal
-from posthouse.protocol.lines import BadLine, ContentWriter, EndlessLine, LineBuffer
-from posthouse.protocol.sasl import SaslError, encode_base64, encode_plain
+from posthouse.protocol.lines import BadLine, EndlessLine, LineBuffer
+from posthouse.protocol.sasl import SaslError
 from posthouse.protocol.smtp import MAX_COMMAND_LINE_OCTETS
+from posthouse.protocol.smtp_client_auth import ClientExchange, begin_exchange
+from posthouse.protocol.smtp_client_content import ChunkedContent, ContentUnfit, DottedContent
+from posthouse.protocol.smtp_client_envelope import hello_name, mail_line, recipient_line
 from posthouse.protocol.smtp_client_events import (
     AuthReplied,
+    Challenged,
+    ChunkTaken,
     ClientRecipient,
     ClientTransaction,
     ContentWanted,
@@ -30,23 +31,31 @@ from posthouse.protocol.smtp_client_events import (
     QuitReplied,
     Ready,
     ResetReplied,
+    TlsReplied,
     TransactionEnded,
 )
-from posthouse.protocol.smtp_parameters import encode_original_recipient, encode_xtext
+from posthouse.protocol.smtp_client_offers import Limits, parse_extensions, parse_limits, parse_mechanisms
+from posthouse.protocol.smtp_client_progress import Progress, Tally
 from posthouse.protocol.smtp_reply import MAX_PEER_LINE_OCTETS, ReplyReader
 
 __all__ = [
     "AuthReplied",
+    "Awaiting",
+    "Challenged",
+    "ChunkTaken",
     "ClientEvent",
     "ClientRecipient",
     "ClientTransaction",
+    "ContentUnfit",
     "ContentWanted",
     "Greeting",
     "HelloRefused",
+    "Limits",
     "QuitReplied",
     "Ready",
     "ResetReplied",
     "SmtpClient",
+    "TlsReplied",
     "TransactionEnded",
 ]
 
@@ -54,8 +63,11 @@ ClientEvent: TypeAlias = (
     Greeting
     | Ready
     | HelloRefused
+    | TlsReplied
+    | Challenged
     | AuthReplied
     | ContentWanted
+    | ChunkTaken
     | TransactionEnded
     | ResetReplied
     | QuitReplied
@@ -69,12 +81,14 @@ class Awaiting(Enum):
     GREETING = auto()
     EHLO = auto()
     HELO = auto()
+    TLS = auto()
     AUTH = auto()
     CLEARING = auto()
     """An RSET that clears what an earlier transaction may have left open; its driver did not ask for it."""
     MAIL = auto()
     RCPT = auto()
     DATA = auto()
+    CHUNK = auto()
     FINAL = auto()
     RESET = auto()
     QUIT = auto()
@@ -82,95 +96,139 @@ class Awaiting(Enum):
 
 _WITHOUT_ENHANCED_CODE = frozenset({Awaiting.GREETING, Awaiting.EHLO, Awaiting.HELO})
 _MAY_CONTINUE = frozenset({Awaiting.AUTH, Awaiting.DATA})
-
-
-@dataclass(slots=True)
-class _Progress:
-    """A transaction under way and the replies that it got."""
-
-    transaction: ClientTransaction
-    pipelined: bool
-    recipients: list[Reply | None]
-    answered: int = 0
-    mail: Reply | None = None
-    data: Reply | None = None
-
-    def has_accepted_recipient(self) -> bool:
-        """Whether anybody would get the content."""
-        return any(reply is not None and reply.is_positive for reply in self.recipients)
+_NO_EHLO_HERE = frozenset({500, 502, 504})
+"""What a server says that has never heard of EHLO (RFC 5321 §3.2)."""
 
 
 class SmtpClient:
     """One session. `extensions` maps upper-case keywords of the last EHLO to their parameters."""
 
-    def __init__(self, hello_name: str) -> None:
-        self._hello_name = _argument(hello_name)
+    def __init__(self, name: str, *, extended: bool = True) -> None:
+        """`name` is ours, a full domain name or an address literal; without `extended`, HELO is said at once."""
+        self._name = hello_name(name)
+        self._extended = extended
         self._input = LineBuffer()
         self._reader = ReplyReader()
         self._output: list[bytes] = []
         self._awaiting = deque([Awaiting.GREETING])
-        self._progress: _Progress | None = None
-        self._content: ContentWriter | None = None
-        self._auth_response: bytes | None = None
+        self._progress: Progress | None = None
+        self._content: DottedContent | ChunkedContent | None = None
+        self._exchange: ClientExchange | None = None
+        self._challenge: str | None = None
+        self._fault: str | None = None
+        self._tally = Tally()
         self._end_of_input = False
+        self._upgrading = False
         self._ready = False
         self._uncleared = False
         self._closed = False
         self.extensions: dict[str, str] = {}
+        self.limits = Limits()
+        self.replies = 0
+        """How many whole replies have come."""
 
-    def login(self, login: str, password: str) -> None:
-        """AUTH PLAIN; AuthReplied follows. The peer must offer it."""
+    def start_tls(self) -> None:
+        """STARTTLS, with nothing behind it; TlsReplied follows. The peer must offer it."""
         self._require_idle()
-        if "PLAIN" not in self.extensions.get("AUTH", "").upper().split():
-            raise LocalProtocolError("the peer does not offer AUTH PLAIN")
+        if "STARTTLS" not in self.extensions:
+            raise LocalProtocolError("the peer does not offer STARTTLS")
+        self._send("STARTTLS", Awaiting.TLS)
+
+    def tls_started(self) -> None:
+        """The handshake is done: what the peer said in clear is forgotten, EHLO begins anew (RFC 3207 §4.2)."""
+        if not self._upgrading:
+            raise LocalProtocolError("no handshake was due")
+        self._upgrading = self._ready = False
+        self.extensions, self.limits = {}, Limits()
+        self._send_hello()
+
+    def login(self, login: str, password: str, nonce: str) -> None:
+        """AUTH by the strongest mechanism that is offered; AuthReplied follows, perhaps after Challenged.
+
+        `nonce` is random, printable ASCII without a comma. Raises LocalProtocolError where it cannot be tried.
+        """
+        self._require_idle()
+        exchange = begin_exchange(parse_mechanisms(self.extensions), login, password, nonce)
+        command = f"AUTH {exchange.mechanism}"
+        first = exchange.begin(MAX_COMMAND_LINE_OCTETS - len(command) - 3)
+        self._exchange, self._fault = exchange, None
+        self._send(command if first is None else f"{command} {first.decode()}", Awaiting.AUTH)
+
+    def answer_challenge(self) -> None:
+        """After Challenged: send the response, or cancel where the peer is not to be trusted."""
+        exchange, challenge = self._exchange, self._challenge
+        if exchange is None or challenge is None:
+            raise LocalProtocolError("there is no challenge")
+        self._challenge = None
         try:
-            response = encode_base64(encode_plain(login, password))
+            response = exchange.answer(challenge).decode()
         except SaslError as exc:
-            raise LocalProtocolError(str(exc)) from exc
-        line = b"AUTH PLAIN " + response
-        self._auth_response = None
-        if len(line) + 2 > MAX_COMMAND_LINE_OCTETS:
-            # Too long for a command line: the response waits for the challenge (RFC 4954 §4).
-            line, self._auth_response = b"AUTH PLAIN", response
-        self._output.append(line + b"\r\n")
-        self._awaiting.append(Awaiting.AUTH)
+            self._fault, response = str(exc), "*"
+        self._send(response, Awaiting.AUTH)
 
     def begin(self, transaction: ClientTransaction) -> None:
-        """MAIL, RCPT and DATA; ContentWanted or TransactionEnded follows.
+        """MAIL, RCPT and perhaps DATA; ContentWanted or TransactionEnded follows.
 
         In one group, DATA last, if the peer offers PIPELINING (RFC 2920 §3.1); else one by one. What an earlier
-        transaction may have left open is cleared by RSET first.
+        transaction may have left open is cleared by RSET first. Recipients beyond the peer's limits are not asked;
+        `may_begin` says whether any would be. With CHUNKING the content goes by BDAT.
         """
         self._require_idle()
         if not transaction.recipients:
             raise LocalProtocolError("a transaction needs a recipient")
-        mail = self._mail_line(transaction)
-        recipients = [self._recipient_line(recipient, transaction) for recipient in transaction.recipients]
-        pipelined = "PIPELINING" in self.extensions
-        self._progress = _Progress(transaction, pipelined, [None] * len(recipients))
+        mail = mail_line(transaction, self.extensions)
+        lines = [recipient_line(each, transaction, self.extensions) for each in transaction.recipients]
+        asked = self._tally.choose(transaction.recipients, self.limits)
+        if not asked:
+            raise LocalProtocolError("the peer's limits are reached")
+        pipelined, chunking = "PIPELINING" in self.extensions, "CHUNKING" in self.extensions
+        self._progress = Progress(transaction, asked, pipelined, chunking, [None] * len(lines))
         if self._uncleared:
             self._send("RSET", Awaiting.CLEARING)
             if not pipelined:
                 return
         self._send(mail, Awaiting.MAIL)
         if pipelined:
-            for line in recipients:
-                self._send(line, Awaiting.RCPT)
-            self._send("DATA", Awaiting.DATA)
+            for number in asked:
+                self._send(lines[number], Awaiting.RCPT)
+            if not chunking:
+                self._send("DATA", Awaiting.DATA)
 
-    def content(self, octets: bytes) -> None:
-        """The next octets of the content, cut anywhere; lines end in CRLF."""
+    def may_begin(self, transaction: ClientTransaction) -> bool:
+        """Whether the peer's limits leave room for at least one of the recipients."""
+        domains = {recipient.forward_path.domain for recipient in transaction.recipients}
+        return self.has_room and any(self._tally.takes_domain(domain, self.limits) for domain in domains)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the peer takes another transaction in this session."""
+        return not self._closed and self._tally.has_room(self.limits)
+
+    def content(self, octets: bytes) -> list[str]:
+        """The next octets of the content, cut anywhere; lines end in CRLF. Returns the commands put between them.
+
+        Raises ContentUnfit: the connection must be dropped then.
+        """
         if self._content is None:
             raise LocalProtocolError("content is not wanted now")
-        self._output.append(self._content.encode(octets))
+        parts = self._content.encode(octets)
+        self._output += [part for _command, part in parts]
+        commands = [command for command, _part in parts if command]
+        self._awaiting.extend(Awaiting.CHUNK for _ in commands)
+        return commands
 
-    def end_content(self) -> None:
-        """The content is complete; TransactionEnded follows."""
-        if self._content is None:
-            raise LocalProtocolError("content is not wanted now")
-        self._output.append(self._content.finish())
+    def end_content(self) -> str:
+        """The content is complete; TransactionEnded follows. Returns the command that ends it, or the dot.
+
+        Not before each chunk was answered: a message of which one is refused must never be completed.
+        """
+        if self._content is None or self._awaiting:
+            raise LocalProtocolError("the content cannot end now")
+        command, octets = self._content.finish()
+        self._output.append(octets)
         self._content = None
         self._awaiting.append(Awaiting.FINAL)
+        return command
 
     def reset(self) -> None:
         """RSET; ResetReplied follows."""
@@ -191,6 +249,11 @@ class SmtpClient:
     def is_closed(self) -> bool:
         """Whether no further command can be sent: the peer said 421, left, or spoke nonsense."""
         return self._closed
+
+    @property
+    def awaiting(self) -> Awaiting | None:
+        """What the next reply answers."""
+        return self._awaiting[0] if self._awaiting else None
 
     def receive(self, octets: bytes) -> None:
         """Take octets from the peer; b"" says that no more will come."""
@@ -218,6 +281,8 @@ class SmtpClient:
         return CLOSED
 
     def _step(self) -> ClientEvent | None:
+        if self._upgrading and len(self._input):
+            raise RemoteProtocolError("the peer, or somebody in between, speaks before the handshake")
         try:
             line = self._input.next_line(MAX_PEER_LINE_OCTETS)
         except EndlessLine as exc:
@@ -234,6 +299,7 @@ class SmtpClient:
         return self._take(reply) if reply is not None else None
 
     def _take(self, reply: Reply) -> ClientEvent | None:
+        self.replies += 1
         if not self._awaiting:
             return self._take_unasked(reply)
         awaited = self._awaiting.popleft()
@@ -243,8 +309,8 @@ class SmtpClient:
         if reply.code == 421:
             # The peer is closing (RFC 5321 §3.8): replies to the rest of the group will not come.
             self._closed = True
-            if event is None and self._progress is not None:
-                event = self._end_transaction(None)
+            if not isinstance(event, TransactionEnded) and self._progress is not None:
+                event = self._end_transaction(self._progress.refusal)
         return event
 
     def _take_unasked(self, reply: Reply) -> ClientEvent | None:
@@ -258,16 +324,21 @@ class SmtpClient:
         match awaited:
             case Awaiting.GREETING:
                 if reply.is_positive:
-                    self._send(f"EHLO {self._hello_name}", Awaiting.EHLO)
+                    self._send_hello()
                 return Greeting(reply)
             case Awaiting.EHLO | Awaiting.HELO:
                 return self._take_hello(awaited, reply)
+            case Awaiting.TLS:
+                return self._take_tls(reply)
             case Awaiting.AUTH:
                 return self._take_auth(reply)
             case Awaiting.CLEARING | Awaiting.MAIL | Awaiting.RCPT | Awaiting.DATA:
                 return self._take_envelope(awaited, reply)
+            case Awaiting.CHUNK:
+                return self._take_chunk(reply)
             case Awaiting.FINAL:
-                self._uncleared = False
+                # What a refused chunk leaves behind is for RSET to clear (RFC 3030 §2).
+                self._uncleared = self._progress is not None and self._progress.chunking and not reply.is_positive
                 return self._end_transaction(reply)
             case Awaiting.RESET:
                 self._uncleared = not reply.is_positive
@@ -280,23 +351,36 @@ class SmtpClient:
         extended = awaited is Awaiting.EHLO
         if reply.is_positive:
             self._ready = True
-            self.extensions = _extensions(reply.text) if extended else {}
+            self.extensions = parse_extensions(reply.text) if extended else {}
+            self.limits = parse_limits(self.extensions)
             return Ready(reply, extended)
-        if extended and reply.is_permanent:
-            self._send(f"HELO {self._hello_name}", Awaiting.HELO)
+        if extended and reply.code in _NO_EHLO_HERE:
+            self._send(f"HELO {self._name}", Awaiting.HELO)
             return None
         return HelloRefused(reply)
 
-    def _take_auth(self, reply: Reply) -> ClientEvent | None:
-        if not 300 <= reply.code < 400:
-            return AuthReplied(reply)
-        if reply.code != 334:
+    def _take_tls(self, reply: Reply) -> ClientEvent:
+        if reply.is_positive:
+            self._upgrading = True
+            if len(self._input):
+                raise RemoteProtocolError("the peer, or somebody in between, speaks before the handshake")
+        return TlsReplied(reply)
+
+    def _take_auth(self, reply: Reply) -> ClientEvent:
+        exchange = self._exchange
+        assert exchange is not None
+        if reply.code == 334 and self._fault is None:
+            self._challenge = reply.text
+            return Challenged()
+        if 300 <= reply.code < 400:
             raise RemoteProtocolError("the peer wants more where there is no more")
-        # A challenge after our whole message is not PLAIN: cancel, and report the peer's answer to that.
-        response, self._auth_response = self._auth_response, None
-        self._output.append((response if response is not None else b"*") + b"\r\n")
-        self._awaiting.append(Awaiting.AUTH)
-        return None
+        self._exchange = None
+        if reply.is_positive and self._fault is None:
+            try:
+                exchange.finish()
+            except SaslError as exc:
+                self._fault = str(exc)
+        return AuthReplied(reply, self._fault)
 
     def _take_envelope(self, awaited: Awaiting, reply: Reply) -> ClientEvent | None:
         progress = self._progress
@@ -306,10 +390,7 @@ class SmtpClient:
                 progress.mail = reply
                 self._uncleared = reply.is_positive
             case Awaiting.RCPT:
-                # What follows a refused MAIL in the group says nothing about the recipient.
-                if progress.mail is not None and progress.mail.is_positive:
-                    progress.recipients[progress.answered] = reply
-                progress.answered += 1
+                progress.note_recipient(reply)
             case Awaiting.DATA:
                 return self._take_data(progress, reply)
             case _:
@@ -318,106 +399,73 @@ class SmtpClient:
                     progress.mail = reply
                 elif self._uncleared:
                     raise RemoteProtocolError("the peer refuses RSET")
-        return None if progress.pipelined or reply.code == 421 else self._send_next(progress)
+        return None if reply.code == 421 else self._send_next(progress)
 
-    def _send_next(self, progress: _Progress) -> ClientEvent | None:
-        """The next command of a transaction whose peer takes one at a time."""
+    def _send_next(self, progress: Progress) -> ClientEvent | None:
+        """The next command of a transaction, unless it went with the group, or what stands in its place."""
         transaction = progress.transaction
+        if progress.pipelined and (not progress.chunking or progress.next_recipient is not None):
+            return None
         if progress.mail is None:
-            self._send(self._mail_line(transaction), Awaiting.MAIL)
+            self._send(mail_line(transaction, self.extensions), Awaiting.MAIL)
         elif not progress.mail.is_positive:
             return self._end_transaction(None)
-        elif progress.answered < len(transaction.recipients):
-            recipient = transaction.recipients[progress.answered]
-            self._send(self._recipient_line(recipient, transaction), Awaiting.RCPT)
-        elif progress.has_accepted_recipient():
-            self._send("DATA", Awaiting.DATA)
-        else:
+        elif (recipient := progress.next_recipient) is not None:
+            self._send(recipient_line(recipient, transaction, self.extensions), Awaiting.RCPT)
+        elif not progress.has_accepted_recipient:
             return self._end_transaction(None)
+        elif progress.chunking:
+            return self._want_content(ChunkedContent())
+        else:
+            self._send("DATA", Awaiting.DATA)
         return None
 
-    def _take_data(self, progress: _Progress, reply: Reply) -> ClientEvent | None:
-        if progress.mail is not None and progress.mail.is_positive:
+    def _take_data(self, progress: Progress, reply: Reply) -> ClientEvent | None:
+        if progress.is_mail_accepted:
             progress.data = reply
         if reply.code == 354:
-            if not progress.has_accepted_recipient():
+            if not progress.has_accepted_recipient:
                 # RFC 2920 §3.1: the peer waits for content that nobody will get.
                 self._output.append(b".\r\n")
                 self._awaiting.append(Awaiting.FINAL)
                 return None
-            self._content = ContentWriter()
-            return ContentWanted(tuple(reply for reply in progress.recipients if reply is not None))
+            return self._want_content(DottedContent())
         if reply.code < 400:
             raise RemoteProtocolError("the peer answers DATA with neither 354 nor a refusal")
         return self._end_transaction(None)
 
+    def _take_chunk(self, reply: Reply) -> ClientEvent | None:
+        progress = self._progress
+        assert progress is not None
+        if not reply.is_positive and progress.refusal is None:
+            progress.refusal = reply
+            self._content = None
+        if progress.refusal is None:
+            return ChunkTaken(reply)
+        # Those that were on their way already are refused, too.
+        return None if self._awaiting else self._end_transaction(progress.refusal)
+
+    def _want_content(self, content: DottedContent | ChunkedContent) -> ClientEvent:
+        assert self._progress is not None
+        self._content = content
+        return ContentWanted(tuple(reply for reply in self._progress.recipients if reply is not None))
+
     def _end_transaction(self, final: Reply | None) -> TransactionEnded:
         progress, self._progress, self._content = self._progress, None, None
         assert progress is not None
-        mail = progress.mail
-        if mail is None:
+        if progress.mail is None:
             raise RemoteProtocolError("the peer closes before the transaction began")
-        return TransactionEnded(mail, tuple(progress.recipients), progress.data, final)
+        return progress.ended(progress.mail, final)
 
-    def _mail_line(self, transaction: ClientTransaction) -> str:
-        offered = self.extensions
-        line = f"MAIL FROM:{self._path(transaction.reverse_path, transaction)}"
-        if "SIZE" in offered:
-            line += f" SIZE={transaction.size_octets}"
-        if "8BITMIME" in offered and transaction.body != "7BIT":
-            line += f" BODY={_argument(transaction.body)}"
-        if "SMTPUTF8" in offered and transaction.smtputf8:
-            line += " SMTPUTF8"
-        if "DSN" in offered and transaction.ret is not None:
-            line += f" RET={transaction.ret}"
-        if "DSN" in offered and transaction.envelope_id is not None:
-            line += f" ENVID={_encoded(encode_xtext, transaction.envelope_id)}"
-        return line
-
-    def _recipient_line(self, recipient: ClientRecipient, transaction: ClientTransaction) -> str:
-        line = f"RCPT TO:{self._path(recipient.forward_path, transaction)}"
-        if "DSN" not in self.extensions:
-            return line
-        if recipient.notify is not None:
-            line += " NOTIFY=" + ",".join(word for word in Notify if word in recipient.notify)
-        if recipient.original_recipient is not None:
-            line += f" ORCPT={_encoded(encode_original_recipient, recipient.original_recipient)}"
-        return line
-
-    def _path(self, path: ReversePath, transaction: ClientTransaction) -> str:
-        text = _argument(path_text(path))
-        if not text.isascii() and not (transaction.smtputf8 and "SMTPUTF8" in self.extensions):
-            raise LocalProtocolError("the peer cannot take an internationalised address")
-        return text
+    def _send_hello(self) -> None:
+        verb, awaited = ("EHLO", Awaiting.EHLO) if self._extended else ("HELO", Awaiting.HELO)
+        self._send(f"{verb} {self._name}", awaited)
 
     def _send(self, line: str, awaited: Awaiting) -> None:
         self._output.append(line.encode() + b"\r\n")
         self._awaiting.append(awaited)
 
     def _require_idle(self) -> None:
-        if not self._ready or self._closed or self._awaiting or self._content is not None:
+        busy = self._awaiting or self._content is not None or self._upgrading
+        if not self._ready or self._closed or busy:
             raise LocalProtocolError("the session is not ready for a command")
-
-
-def _argument(text: str) -> str:
-    """The text, which must not end its line."""
-    if "\r" in text or "\n" in text or "\0" in text:
-        raise LocalProtocolError("an argument holds CR, LF or NUL")
-    return text
-
-
-def _encoded(encode: Callable[[str], str], text: str) -> str:
-    try:
-        return encode(text)
-    except ValueError as exc:
-        raise LocalProtocolError(str(exc)) from exc
-
-
-def _extensions(text: str) -> dict[str, str]:
-    """Keywords and parameters of an EHLO reply; its first line names the host."""
-    found: dict[str, str] = {}
-    for line in text.split("\n")[1:]:
-        keyword, _, parameter = line.strip().partition(" ")
-        if keyword:
-            found.setdefault(keyword.upper(), parameter.strip())
-    return found

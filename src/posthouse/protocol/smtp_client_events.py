@@ -34,14 +34,14 @@ class ClientTransaction:
 
 @dataclass(frozen=True, slots=True)
 class Greeting(Notice):
-    """The peer's first word. After 2yz EHLO is under way; after anything else only `quit()` is left."""
+    """The peer's first word. After 2yz EHLO (or HELO) is under way; after anything else only `quit()` is left."""
 
     reply: Reply
 
 
 @dataclass(frozen=True, slots=True)
 class Ready(Notice):
-    """The peer knows us: by EHLO (`extended`), or by HELO since it refused EHLO with 5yz."""
+    """The peer knows us: by EHLO (`extended`), or by HELO."""
 
     reply: Reply
     extended: bool
@@ -55,24 +55,45 @@ class HelloRefused(Notice):
 
 
 @dataclass(frozen=True, slots=True)
-class AuthReplied(Notice):
-    """235, or why not."""
+class TlsReplied(Notice):
+    """The answer to STARTTLS. After 2yz the handshake, then `tls_started()`; else all is as before."""
 
     reply: Reply
 
 
 @dataclass(frozen=True, slots=True)
+class Challenged(Notice):
+    """AUTH wants a response: `answer_challenge()`, which may take half a second of computing."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthReplied(Notice):
+    """235, or why not. With `fault` (a sentence) the peer is not to be trusted, whatever it replied."""
+
+    reply: Reply
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ContentWanted(Notice):
-    """354 came and at least one recipient was accepted: `content()`, then `end_content()`."""
+    """At least one recipient was accepted, and content may come: `content()`, then `end_content()`."""
 
     recipients: tuple[Reply, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkTaken(Notice):
+    """A chunk that was not the last was taken."""
+
+    reply: Reply
 
 
 @dataclass(frozen=True, slots=True)
 class TransactionEnded(Notice):
     """The transaction is over, whatever way. None stands for what was never asked or never answered.
 
-    `final` is the reply to the content; without it nothing was delivered to anybody.
+    `final` is the reply to the content, or the one that refused a chunk of it; without it nothing was delivered to
+    anybody. A recipient beyond the peer's limits (RFC 9422) was never asked: another transaction may ask it.
     """
 
     mail: Reply

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from posthouse.mail.acceptance import Notify, Ret
 from posthouse.mail.address import Address, parse_address
 from posthouse.protocol.errors import LocalProtocolError, RemoteProtocolError
-from posthouse.protocol.events import CLOSED, NEED_DATA
+from posthouse.protocol.events import CLOSED, NEED_DATA, Signal
 from posthouse.protocol.smtp_client import (
     AuthReplied,
     Challenged,
+    ClientEvent,
     ClientRecipient,
     ClientTransaction,
     ContentWanted,
     Greeting,
     HelloRefused,
+    Limits,
     QuitReplied,
     Ready,
     SmtpClient,
+    TlsReplied,
     TransactionEnded,
 )
 
@@ -72,7 +79,7 @@ def test_parameters_go_only_where_they_are_offered() -> None:
         ready("8BITMIME").begin(asked)
 
 
-@pytest.mark.conformance("C315")
+@pytest.mark.conformance("S18", "C315")
 @pytest.mark.parametrize("text", ["a\rb", "a\nb", "a\0b"])
 def test_arguments_cannot_carry_line_ends(text: str) -> None:
     evil = Address(text, "b.test")
@@ -212,9 +219,18 @@ def test_a_long_password_waits_for_the_challenge() -> None:
         ready("AUTH CRAM-MD5").login("alice", "secret", "nonce")
 
 
+@pytest.mark.conformance("S22")
 @pytest.mark.parametrize(
     "octets",
-    [b"220 a\n", b"220-" + b"x" * 4096 + b"\r\n", b"x" * 200_000, b"220 a\rb\r\n", b"220-a\r\n" * 300, b"354 go\r\n"],
+    [
+        b"220 a\n",
+        b"220-" + b"x" * 4096 + b"\r\n",
+        b"x" * 200_000,
+        b"220 a\rb\r\n",
+        b"220-a\r\n" * 300,
+        b"220-" * 999 + b"\r\n",
+        b"354 go\r\n",
+    ],
 )
 def test_hostile_replies(octets: bytes) -> None:
     client = SmtpClient("c.test")
@@ -229,3 +245,276 @@ def test_what_was_not_asked_is_not_answered() -> None:
     client.receive(b"250 early\r\n")
     with pytest.raises(RemoteProtocolError):
         client.next_event()
+
+
+@pytest.mark.conformance("C91")
+@pytest.mark.parametrize("code", [500, 502, 504])
+def test_a_peer_without_ehlo_is_greeted_with_helo(code: int) -> None:
+    client = SmtpClient("c.test")
+    client.receive(f"220 old\r\n{code} what\r\n250 old\r\n".encode())
+    client.next_event()
+    event = client.next_event()
+    assert isinstance(event, Ready)
+    assert not event.extended
+    assert client.outgoing() == b"EHLO c.test\r\nHELO c.test\r\n"
+
+
+@pytest.mark.conformance("C91")
+@pytest.mark.parametrize("code", [421, 450, 501, 521, 550, 554, 599])
+def test_a_peer_that_refuses_ehlo_for_a_reason_is_believed(code: int) -> None:
+    client = SmtpClient("c.test")
+    client.receive(f"220 old\r\n{code} no\r\n".encode())
+    client.next_event()
+    assert isinstance(client.next_event(), HelloRefused)
+    assert client.outgoing() == b"EHLO c.test\r\n"
+
+
+@pytest.mark.conformance("C91")
+def test_helo_may_be_said_at_once() -> None:
+    client = SmtpClient("c.test", extended=False)
+    client.receive(b"220 old\r\n500 no\r\n")
+    client.next_event()
+    assert client.outgoing() == b"HELO c.test\r\n"
+    assert isinstance(client.next_event(), HelloRefused)
+
+
+@pytest.mark.conformance("C92")
+@pytest.mark.parametrize(
+    "name", ["mx.house.test", "[192.0.2.1]", "[IPv6:2001:db8::1]", "a.b-c.test", "xn--bcher-kva.test"]
+)
+def test_names_that_ehlo_may_say(name: str) -> None:
+    client = SmtpClient(name)
+    client.receive(b"220 hi\r\n")
+    client.next_event()
+    assert client.outgoing() == f"EHLO {name}\r\n".encode()
+
+
+@pytest.mark.conformance("C92", "S18")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "localhost",
+        "LOCALHOST",
+        "laptop",
+        "a.localhost",
+        "localhost.localdomain",
+        "192.0.2.1",
+        "[192.0.2.256]",
+        "[::1]",
+        "a b.test",
+        "a..test",
+        "a.test\r\nMAIL FROM:<x@y.test>",
+        "a.test\n",
+        "a.test\0",
+        "[IPv6:::1%\r\n]",
+    ],
+)
+def test_names_that_ehlo_may_not_say(name: str) -> None:
+    with pytest.raises(LocalProtocolError):
+        SmtpClient(name)
+
+
+@pytest.mark.conformance("C141", "S4")
+@pytest.mark.parametrize(
+    "injected",
+    [
+        b"250-AUTH PLAIN\r\n",
+        b"250-SIZE",
+        b"2",
+        b"\r\n",
+        b"\n",
+        b"250 x\r\n",
+        b"\x16\x03\x03",
+        b"250-x\r\n250 AUTH PLAIN\r\n",
+    ],
+)
+@pytest.mark.parametrize("later", [False, True])
+def test_what_is_said_before_the_handshake_ends_the_session(injected: bytes, later: bool) -> None:
+    """CVE-2021-38371; also a line without its end, and also in another segment."""
+    client = ready("STARTTLS", "AUTH PLAIN")
+    client.start_tls()
+    assert client.outgoing() == b"STARTTLS\r\n"
+    client.receive(b"220 go\r\n")
+    if later:
+        assert isinstance(client.next_event(), TlsReplied)
+    client.receive(injected)
+    with pytest.raises(RemoteProtocolError, match="before the handshake"):
+        client.next_event()
+    assert client.next_event() is CLOSED
+    assert client.outgoing() == b""
+
+
+@pytest.mark.conformance("C141", "C176", "S4", "S5")
+def test_behind_the_handshake_nothing_said_before_counts() -> None:
+    client = ready("STARTTLS", "AUTH PLAIN", "LIMITS MAILMAX=1", "SIZE 9")
+    client.start_tls()
+    client.receive(b"220 go\r\n")
+    assert isinstance(client.next_event(), TlsReplied)
+    with pytest.raises(LocalProtocolError):
+        client.login("ada", "secret", "nonce")
+    client.outgoing()
+    client.tls_started()
+    assert (client.extensions, client.limits) == ({}, Limits())
+    assert client.outgoing() == b"EHLO c.test\r\n"
+    client.receive(b"250-mx\r\n250 LIMITS RCPTMAX=2\r\n")
+    assert isinstance(client.next_event(), Ready)
+    assert client.limits == Limits(None, 2, None)
+    with pytest.raises(LocalProtocolError):
+        client.login("ada", "secret", "nonce")
+    with pytest.raises(LocalProtocolError):
+        client.tls_started()
+
+
+@pytest.mark.conformance("S5")
+@pytest.mark.parametrize(
+    ("answer", "code"), [("454 4.7.0 later", 454), ("502 no", 502), ("421 bye", 421), ("501 x", 501)]
+)
+def test_a_refused_starttls_is_told(answer: str, code: int) -> None:
+    client = ready("STARTTLS")
+    client.start_tls()
+    client.receive(f"{answer}\r\n".encode())
+    event = client.next_event()
+    assert isinstance(event, TlsReplied)
+    assert event.reply.code == code
+    assert client.is_closed == (code == 421)
+    with pytest.raises(LocalProtocolError):
+        client.tls_started()
+
+
+def test_starttls_is_said_only_where_it_is_offered() -> None:
+    with pytest.raises(LocalProtocolError):
+        ready("PIPELINING").start_tls()
+
+
+def test_354_to_starttls_ends_the_session() -> None:
+    client = ready("STARTTLS")
+    client.start_tls()
+    client.receive(b"354 go\r\n")
+    with pytest.raises(RemoteProtocolError):
+        client.next_event()
+
+
+@pytest.mark.conformance("C176")
+@pytest.mark.parametrize(
+    ("said", "limits"),
+    [
+        ("LIMITS", Limits()),
+        ("LIMITS RCPTMAX=2 MAILMAX=1 RCPTDOMAINMAX=3", Limits(1, 2, 3)),
+        ("limits rcptmax=999999", Limits(None, 999999, None)),
+        ("LIMITS RCPTMAX=0 MAILMAX=1000000 RCPTDOMAINMAX", Limits()),
+        ("LIMITS RCPTMAX=-1 MAILMAX=1x RCPTDOMAINMAX=٣", Limits()),
+        ("LIMITS =5 X=9 MAILMAX=7 MAILMAX=8", Limits(7, None, None)),
+    ],
+)
+def test_limits_of_the_peer(said: str, limits: Limits) -> None:
+    assert ready(said).limits == limits
+
+
+@pytest.mark.conformance("C176")
+def test_mailmax_counts_what_is_refused() -> None:
+    client = ready("LIMITS MAILMAX=2")
+    for has_room in (True, False):
+        client.begin(transaction())
+        client.receive(b"550 no\r\n")
+        assert isinstance(client.next_event(), TransactionEnded)
+        assert client.has_room is client.may_begin(transaction()) is has_room
+    client.outgoing()
+    with pytest.raises(LocalProtocolError):
+        client.begin(transaction())
+    assert client.outgoing() == b""
+
+
+@pytest.mark.conformance("C195")
+@pytest.mark.parametrize("offered", [(), ("PIPELINING", "8BITMIME", "DSN")])
+def test_no_utf8_leaves_for_a_peer_that_does_not_offer_it(offered: tuple[str, ...]) -> None:
+    foreign = parse_address("jürgen@b.test")
+    for changes in ({"reverse_path": foreign}, {"recipients": (ClientRecipient(TO), ClientRecipient(foreign))}):
+        client = ready(*offered)
+        with pytest.raises(LocalProtocolError):
+            client.begin(transaction(**changes, smtputf8=True))
+        assert client.outgoing() == b""
+    # A name in another script needs no extension: A-labels stand for it.
+    client = ready(*offered)
+    client.begin(transaction(recipients=(ClientRecipient(parse_address("c@bücher.test")),)))
+    octets = client.outgoing()
+    client.receive(b"250 ok\r\n")
+    client.next_event()
+    assert b"RCPT TO:<c@xn--bcher-kva.test>\r\n" in octets + client.outgoing()
+
+
+@pytest.mark.conformance("C196")
+def test_smtputf8_is_not_asked_for_where_nothing_needs_it() -> None:
+    client = ready("SMTPUTF8", "PIPELINING")
+    client.begin(transaction(recipients=(ClientRecipient(parse_address("c@bücher.test")),)))
+    assert b"SMTPUTF8" not in client.outgoing()
+
+
+ALONE_AT_THE_END = ("EHLO", "HELO", "STARTTLS", "AUTH", "DATA", "QUIT", "NOOP", "VRFY", ".")
+
+
+class Watched:
+    """Writes down each group of commands that leaves together."""
+
+    def __init__(self, client: SmtpClient) -> None:
+        self.client = client
+        self.groups: list[list[str]] = []
+
+    def play(self, replies: str) -> ClientEvent | None:
+        """Give the client one reply a time; the last event."""
+        event = None
+        for line in replies.split("|"):
+            self.take()
+            self.client.receive(line.encode() + b"\r\n")
+            while not isinstance(found := self.client.next_event(), Signal):
+                event = found
+        self.take()
+        return event
+
+    def take(self) -> None:
+        if octets := self.client.outgoing():
+            self.groups.append([line.split(" ")[0] for line in octets.decode().split("\r\n")[:-1]])
+
+
+@pytest.mark.conformance("C144", "C159")
+@pytest.mark.parametrize("pipelining", [False, True])
+@given(
+    extensions=st.sets(st.sampled_from(["CHUNKING", "STARTTLS", "AUTH PLAIN", "SIZE"])),
+    answers=st.lists(st.sampled_from(["250 ok", "550 no", "354 go", "220 go", "235 ok", "451 no"]), max_size=24),
+    actions=st.lists(st.sampled_from(["begin", "tls", "login", "reset", "quit"]), max_size=4),
+)
+def test_groups(pipelining: bool, extensions: set[str], answers: list[str], actions: list[str]) -> None:
+    """Only with PIPELINING does anything leave together, and what may not stand inside a group stands at its end."""
+    watched = Watched(ready(*extensions, *(("PIPELINING",) if pipelining else ())))
+    client = watched.client
+    todo, waiting = iter(answers), list(actions)
+    with suppress(RemoteProtocolError, StopIteration):
+        while not client.is_closed:
+            with suppress(LocalProtocolError):
+                _act(client, waiting.pop(0) if waiting else "quit")
+            while client.awaiting is not None:
+                event = watched.play(next(todo))
+                if isinstance(event, TlsReplied) and event.reply.is_positive:
+                    client.tls_started()
+                elif isinstance(event, ContentWanted):
+                    client.content(b"hi\r\n")
+                    watched.take()
+                    client.end_content()
+    watched.take()
+    for group in watched.groups:
+        assert not any(word in ALONE_AT_THE_END for word in group[:-1]), group
+        assert pipelining or group[-1] == "." or len(group) == 1 or group[0] == "BDAT", group
+
+
+def _act(client: SmtpClient, action: str) -> None:
+    match action:
+        case "begin":
+            client.begin(transaction(recipients=(ClientRecipient(TO),) * 3))
+        case "tls":
+            client.start_tls()
+        case "login":
+            client.login("ada", "secret", "nonce")
+        case "reset":
+            client.reset()
+        case _:
+            client.quit()

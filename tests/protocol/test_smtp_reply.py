@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from posthouse.mail.reply import EnhancedCode, Reply, reply
 from posthouse.protocol.errors import LocalProtocolError, RemoteProtocolError
-from posthouse.protocol.smtp_reply import MAX_REPLY_LINES, ReplyReader, encode_reply
+from posthouse.protocol.smtp_reply import (
+    MAX_REPLY_LINES,
+    MAX_REPLY_OCTETS,
+    MAX_TEXT_CHARACTERS,
+    ReplyReader,
+    encode_reply,
+)
 
 CODES = st.integers(200, 299) | st.integers(400, 599)
 
@@ -82,7 +88,7 @@ def test_lines_of_a_peer_are_joined() -> None:
     assert decode(b"250-2.1.0 a", b"250-", b"250 2.1.0 b") == reply(250, "2.1.0", "a\n\nb")
 
 
-@pytest.mark.conformance("C93")
+@pytest.mark.conformance("C93", "S22")
 @pytest.mark.parametrize(
     "lines",
     [
@@ -96,6 +102,7 @@ def test_lines_of_a_peer_are_joined() -> None:
         [b"hello"],
         [b"250-a", b"251 b"],
         [b"250-a"] * (MAX_REPLY_LINES + 1),
+        [b"250-" + b"x" * 4000] * (MAX_REPLY_OCTETS // 4000 + 1),
     ],
 )
 def test_garbage_of_a_peer(lines: list[bytes]) -> None:
@@ -108,3 +115,27 @@ def test_little_of_a_peers_text_is_kept() -> None:
     found = decode(*[b"550-" + b"x" * 4000] * 100, b"550 x")
     assert found is not None
     assert len(found.text) < 10_000
+
+
+@pytest.mark.conformance("C174", "S22")
+@given(CODES, st.lists(st.binary(max_size=40).filter(lambda line: b"\r\n" not in line), min_size=1, max_size=6))
+def test_a_peers_text_may_stand_anywhere(code: int, lines: list[bytes]) -> None:
+    """Whatever it says: printable, on lines of its own, with no octet that could end one."""
+    *first, last = lines
+    found = decode(*(b"%d-%b" % (code, line) for line in first), b"%d %b" % (code, last))
+    assert found is not None
+    assert len(found.text) <= MAX_TEXT_CHARACTERS
+    assert all(line.isprintable() for line in found.text.split("\n"))
+    assert found.text.count("\n") == len(first)
+    assert found.enhanced is None or found.enhanced.klass == code // 100
+
+
+@pytest.mark.conformance("C174")
+@pytest.mark.parametrize(
+    "line", [b"550 " + b"5." * 450, b"550 5.1.1" + b"1" * 900, b"550 5.7.2", b"250 2", b"550 5.1.1.1 x"]
+)
+def test_a_strange_enhanced_code_is_text_or_none(line: bytes) -> None:
+    found = decode(line)
+    assert found is not None
+    assert found.enhanced in (None, EnhancedCode(5, 7, 2))
+    assert len(str(found)) <= len(line)

@@ -83,9 +83,13 @@ class Sender:
                         size_octets=int(size),
                     )
                 )
-            case ["content", text]:
+            case ["starttls"]:
+                self.client.start_tls()
+            case ["handshake"]:
+                self.client.tls_started()
+            case ["content", *text]:
                 assert isinstance(self.events[-1], ContentWanted)
-                self.client.content(text.encode().decode("unicode_escape").encode())
+                self.client.content("".join(text).encode().decode("unicode_escape").encode())
                 self.client.end_content()
             case ["login", rest]:
                 self.client.login(*rest.split(" "), "rOprNGfwEbeRWgbNEkqO")
@@ -97,7 +101,7 @@ class Sender:
                 raise AssertionError(action)
 
 
-@pytest.mark.conformance("C50", "C91", "C93", "C102", "C158", "C159")
+@pytest.mark.conformance("C50", "C91", "C93", "C102", "C144", "C158", "C159", "C176")
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("transcript", CLIENT_SIDE, ids=lambda transcript: transcript.name)
 def test_client_half(transcript: Transcript, piece: int) -> None:

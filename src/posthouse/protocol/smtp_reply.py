@@ -11,6 +11,8 @@ MAX_REPLY_LINE_OCTETS = 512
 """What we send, CRLF included (RFC 5321 §4.5.3.1.5)."""
 MAX_PEER_LINE_OCTETS = 4096
 MAX_REPLY_LINES = 200
+MAX_REPLY_OCTETS = 512 * 1024
+"""Of all lines of a peer's reply: more is no reply but an attempt to keep us busy."""
 MAX_TEXT_CHARACTERS = 8192
 """How much of a peer's text is kept; the rest is read and forgotten."""
 
@@ -46,12 +48,13 @@ def _plain(line: str) -> str:
 
 
 class ReplyReader:
-    """Collects the lines of one reply. Codes outside 200-599, mixed codes and too many lines are garbage."""
+    """Collects the lines of one reply. Codes outside 200-599, mixed codes, too many lines or octets are garbage."""
 
     def __init__(self) -> None:
         self._code = 0
         self._lines: list[str] = []
         self._kept = 0
+        self._octets = 0
 
     def feed(self, line: bytes, *, enhanced: bool) -> Reply | None:
         """Take a line without its CRLF; return the reply when it was the last. Raises RemoteProtocolError.
@@ -65,13 +68,16 @@ class ReplyReader:
             raise RemoteProtocolError("the peer's reply has several codes")
         if len(self._lines) >= MAX_REPLY_LINES:
             raise RemoteProtocolError("the peer's reply has too many lines")
+        self._octets += len(line)
+        if self._octets > MAX_REPLY_OCTETS:
+            raise RemoteProtocolError("the peer's reply is too long")
         text = _readable(line[4:])[: MAX_TEXT_CHARACTERS - self._kept]
         self._kept += len(text)
         self._code = code
         self._lines.append(text)
         if separator == b"-":
             return None
-        lines, self._lines, self._kept = self._lines, [], 0
+        lines, self._lines, self._kept, self._octets = self._lines, [], 0, 0
         found = _enhanced_code(code, lines[0]) if enhanced else None
         if found is not None:
             lines = [_without(str(found), text) for text in lines]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -87,7 +88,14 @@ class Reset:
     """Close the connection by RST: what was sent may be lost."""
 
 
-Step: TypeAlias = Send | Raw | Drip | Expect | TakeContent | TakeOctets | Hang | Deaf | Close | Reset
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """The server's side of a handshake; what follows is said inside."""
+
+    context: ssl.SSLContext
+
+
+Step: TypeAlias = Send | Raw | Drip | Expect | TakeContent | TakeOctets | Hang | Deaf | Close | Reset | StartTls
 
 
 @dataclass(slots=True)
@@ -134,7 +142,7 @@ async def scripted_peers(*scripts: tuple[Step, ...]) -> AsyncIterator[ScriptedPe
             async with asyncio.timeout(PATIENCE_S):
                 for step in steps:
                     await _play(step, reader, writer, taken, ended)
-        except (AssertionError, ConnectionError, EOFError, TimeoutError) as exc:
+        except (AssertionError, ConnectionError, EOFError, TimeoutError, ssl.SSLError) as exc:
             peer.failures.append(f"{step}: {type(exc).__name__} {exc}")
         finally:
             writer.close()
@@ -180,6 +188,8 @@ async def _play(
             await ended.wait()
         case Close():
             writer.close()
+        case StartTls(context=context):
+            await writer.start_tls(context)
         case Reset():
             sock: socket.socket = writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -41,6 +41,7 @@ class SmtpSink:
 
     folder: Path
     port: int = field(default_factory=free_port)
+    options: tuple[str, ...] = ()
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -52,7 +53,17 @@ class SmtpSink:
             # It refuses to serve as root; it then writes its files as that user.
             os.chown(self.folder, pwd.getpwnam("nobody").pw_uid, -1)
             become = ["-u", "nobody"]
-        arguments = [*become, "-c", "-d", "message.", "-h", "sink.test", f"inet:127.0.0.1:{self.port}", "100"]
+        arguments = [
+            *become,
+            *self.options,
+            "-c",
+            "-d",
+            "message.",
+            "-h",
+            "sink.test",
+            f"inet:127.0.0.1:{self.port}",
+            "100",
+        ]
         self._process = spawn([program, *arguments], self.folder, self.folder.parent / "sink.log")
         wait_until(self._is_up, "smtp-sink did not start")
 

@@ -288,6 +288,7 @@ PLAIN_ASKED_UTF8 = a_message(smtputf8=True)
 JOERG = Address("jörg", "there.test")
 
 
+@pytest.mark.conformance("C195")
 @pytest.mark.parametrize(
     ("row", "missing", "code"),
     [
@@ -427,6 +428,7 @@ async def test_a_host_or_domain_that_takes_no_mail_is_not_asked_again(answers: d
     assert set(kinds(done)) == {Failed}
 
 
+@pytest.mark.conformance("C196")
 async def test_smtputf8_that_nothing_needs_is_not_demanded_of_the_next_hop() -> None:
     async with peer(ehlo="250 there.test") as next_hop:
         done = await attempt(next_hop, rows=(a_row(message=PLAIN_ASKED_UTF8),))

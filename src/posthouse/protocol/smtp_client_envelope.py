@@ -13,12 +13,14 @@ from posthouse.protocol.smtp_parameters import encode_original_recipient, encode
 
 def mail_line(transaction: ClientTransaction, extensions: dict[str, str]) -> str:
     """MAIL with its parameters. Raises LocalProtocolError for what must not stand on the line."""
-    line = f"MAIL FROM:{_path(transaction.reverse_path, transaction, extensions)}"
+    if transaction.smtputf8 and "SMTPUTF8" not in extensions:
+        raise LocalProtocolError("the peer cannot take an internationalised message")
+    line = f"MAIL FROM:{_path(transaction.reverse_path, transaction)}"
     if "SIZE" in extensions:
         line += f" SIZE={transaction.size_octets}"
     if "8BITMIME" in extensions and transaction.body != "7BIT":
         line += f" BODY={argument(transaction.body)}"
-    if "SMTPUTF8" in extensions and transaction.smtputf8:
+    if transaction.smtputf8:
         line += " SMTPUTF8"
     if "DSN" in extensions and transaction.ret is not None:
         line += f" RET={transaction.ret}"
@@ -29,7 +31,7 @@ def mail_line(transaction: ClientTransaction, extensions: dict[str, str]) -> str
 
 def recipient_line(recipient: ClientRecipient, transaction: ClientTransaction, extensions: dict[str, str]) -> str:
     """RCPT with its parameters. Raises LocalProtocolError likewise."""
-    line = f"RCPT TO:{_path(recipient.forward_path, transaction, extensions)}"
+    line = f"RCPT TO:{_path(recipient.forward_path, transaction)}"
     if "DSN" not in extensions:
         return line
     if recipient.notify is not None:
@@ -60,10 +62,10 @@ def argument(text: str) -> str:
     return text
 
 
-def _path(path: ReversePath, transaction: ClientTransaction, extensions: dict[str, str]) -> str:
+def _path(path: ReversePath, transaction: ClientTransaction) -> str:
     text = argument(path_text(path))
-    if not text.isascii() and not (transaction.smtputf8 and "SMTPUTF8" in extensions):
-        raise LocalProtocolError("the peer cannot take an internationalised address")
+    if not text.isascii() and not transaction.smtputf8:
+        raise LocalProtocolError("an internationalised address needs SMTPUTF8")
     return text
 
 

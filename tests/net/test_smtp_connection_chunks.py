@@ -62,14 +62,16 @@ async def test_chunks_are_pipelined_but_the_last_waits_for_all() -> None:
     ]
 
 
-async def test_without_pipelining_each_chunk_waits() -> None:
+@pytest.mark.conformance("C159")
+@pytest.mark.parametrize("pieces", [(BIG,), (BIG[:CHUNK_OCTETS], BIG[CHUNK_OCTETS:-3], BIG[-3:]), (BIG[:-1], b"\n")])
+async def test_without_pipelining_each_chunk_waits(pieces: tuple[bytes, ...]) -> None:
     envelope = (Expect("MAIL"), Send("250 ok"), Expect("RCPT"), Send("250 ok"))
     steps = (*FULL_CHUNK, Send("250 ok"), *FULL_CHUNK, Send("250 ok"), Expect("BDAT 5 LAST"), TakeOctets(5))
     async with connected(*ONE_BY_ONE, *envelope, *steps, Send("250 taken"), Hang()) as (ours, peer):
         await ours.start()
-        pieces = (BIG[:CHUNK_OCTETS], BIG[CHUNK_OCTETS:-3], BIG[-3:])
         assert (await ours.deliver(MAIL, content(*pieces))).final is not None
     peer.check()
+    assert [line[:6] for line in ours.transcript[-6:]] == ["C: BDA", "S: 250"] * 2 + ["C: (co", "S: 250"]
 
 
 @pytest.mark.parametrize("refusal", ["552 5.3.4 too large", "451 4.3.0 later"])

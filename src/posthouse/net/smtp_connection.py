@@ -43,6 +43,7 @@ from posthouse.protocol.smtp_client import (
     TlsReplied,
     TransactionEnded,
 )
+from posthouse.protocol.smtp_client_content import CHUNK_OCTETS
 from posthouse.protocol.smtp_client_envelope import hello_name as checked_hello_name
 
 __all__ = [
@@ -65,6 +66,8 @@ __all__ = [
 
 BeforeEnd = Callable[[], Awaitable[None]]
 NONCE_OCTETS = 18
+PIECE_OCTETS = CHUNK_OCTETS // 2
+"""So much content at a time: never more than one chunk, which may have to be answered before the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,14 +317,9 @@ class SmtpConnection:
         """The content and its end; or the event that came before that: the peer refuses, speaks or leaves."""
         try:
             async for chunk in chunks:
-                if (event := await self._heard()) is not None:
-                    return event
-                commands = self._smtp.content(chunk)
-                for command in commands:
-                    self._transcript.note("C", f"{command} (content)")
-                await self._flush(self.timeouts.block_s, shown=False)
-                if commands and "PIPELINING" not in self.extensions and (event := await self._heard_all()) is not None:
-                    return event
+                for at in range(0, len(chunk), PIECE_OCTETS):
+                    if (event := await self._send_piece(chunk[at : at + PIECE_OCTETS])) is not None:
+                        return event
             if (event := await self._heard_all()) is not None:
                 return event
             if before_end is not None:
@@ -346,6 +344,16 @@ class SmtpConnection:
             self.abort()
             raise
         return None
+
+    async def _send_piece(self, octets: bytes) -> ClientEvent | None:
+        """At most PIECE_OCTETS of the content; or the event that came instead, as above."""
+        if (event := await self._heard()) is not None:
+            return event
+        commands = self._smtp.content(octets)
+        for command in commands:
+            self._transcript.note("C", f"{command} (content)")
+        await self._flush(self.timeouts.block_s, shown=False)
+        return await self._heard_all() if commands and "PIPELINING" not in self.extensions else None
 
     async def _heard(self) -> ClientEvent | None:
         """What the peer has said by now, but that it took a chunk."""

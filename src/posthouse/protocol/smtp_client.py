@@ -207,9 +207,10 @@ class SmtpClient:
     def content(self, octets: bytes) -> list[str]:
         """The next octets of the content, cut anywhere; lines end in CRLF. Returns the commands put between them.
 
+        By BDAT without PIPELINING: when the last command was answered, and no more than half of CHUNK_OCTETS.
         Raises ContentUnfit: the connection must be dropped then.
         """
-        if self._content is None:
+        if self._content is None or (self._awaiting and "PIPELINING" not in self.extensions):
             raise LocalProtocolError("content is not wanted now")
         parts = self._content.encode(octets)
         self._output += [part for _command, part in parts]

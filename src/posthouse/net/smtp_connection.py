@@ -338,7 +338,7 @@ class SmtpConnection:
             if self.stream.has_input and not self._final_dot_sent:
                 return None
             self.abort()
-            raise self._broke(f"nothing was taken within {self.timeouts.block_s:.0f} s") from exc
+            raise self._too_late(f"nothing was taken within {self.timeouts.block_s:.0f} s") from exc
         except BaseException:
             # Content that stops in the middle must never look complete to the peer (RFC 5321 §4.1.1.4).
             self.abort()
@@ -352,7 +352,8 @@ class SmtpConnection:
         commands = self._smtp.content(octets)
         for command in commands:
             self._transcript.note("C", f"{command} (content)")
-        await self._flush(self.timeouts.block_s, shown=False)
+        left_s = self._deadline - asyncio.get_running_loop().time()
+        await self._flush(min(self.timeouts.block_s, left_s), shown=False)
         return await self._heard_all() if commands and "PIPELINING" not in self.extensions else None
 
     async def _heard(self) -> ClientEvent | None:
@@ -394,7 +395,7 @@ class SmtpConnection:
             return event
         except TimeoutError as exc:
             self.abort()
-            raise self._broke(f"no answer within {timeout_s:.0f} s") from exc
+            raise self._too_late(f"no answer within {timeout_s:.0f} s") from exc
         except RemoteProtocolError as exc:
             self.abort()
             raise self._broke(f"the other server broke the protocol: {exc}") from exc
@@ -422,6 +423,11 @@ class SmtpConnection:
         self.stream.write(octets)
         async with asyncio.timeout(timeout_s):
             await self.stream.drain()
+
+    def _too_late(self, text: str) -> ConnectionBroke:
+        if asyncio.get_running_loop().time() >= self._deadline:
+            text = f"the transaction took longer than {self.timeouts.transaction_s:.0f} s"
+        return self._broke(text)
 
     def _broke(self, text: str) -> ConnectionBroke:
         return ConnectionBroke(text, final_dot_sent=self._final_dot_sent)

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from posthouse import config
 from posthouse.config import Config, ConfigError, find, load, parse, reloaded
+from posthouse.config_forwarding import Credentials, TlsMode, UnusablePassword
 from posthouse.config_values import Endpoint, parse_duration, parse_endpoint
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
@@ -92,6 +93,49 @@ BAD = {
     ),
     "route to a number": ("[forwarding]\nroutes = { x = 5 }", "forwarding.routes.x must be a string"),
     "routes as text": ('[forwarding]\nroutes = "x"', "forwarding.routes must be a table"),
+    "hello of localhost": ('[forwarding]\nhello_name = "localhost"', "forwarding.hello_name: 'localhost' is neither"),
+    "hello below localhost": ('[forwarding]\nhello_name = "mx.localhost"', "forwarding.hello_name: 'mx.localhost' is"),
+    "hello of one label": ('[forwarding]\nhello_name = "mx"', "forwarding.hello_name: 'mx' is neither a full name"),
+    "hello as address": ('[forwarding]\nhello_name = "192.0.2.1"', "forwarding.hello_name: '192.0.2.1' is neither"),
+    "source by name": (
+        '[forwarding]\nsource_addresses = ["a.test"]',
+        "forwarding.source_addresses.0: 'a.test' does not",
+    ),
+    "two sources": (
+        '[forwarding]\nsource_addresses = ["192.0.2.1", "192.0.2.2"]',
+        "forwarding.source_addresses: at most one IPv4 and one IPv6",
+    ),
+    "TLS that is none": ('[forwarding]\ntls = "maybe"', "forwarding.tls: Input should be 'never'"),
+    "implicit TLS for all": ('[forwarding]\ntls = "implicit"', "forwarding.tls: implicit is for single next hops"),
+    "implicit TLS for a domain": (
+        '[forwarding]\ntls_policies = { "bank.test" = "implicit" }',
+        "forwarding.tls_policies: 'bank.test': implicit is for a next hop with its port, such as bank.test:465",
+    ),
+    "two policies": (
+        '[forwarding]\ntls_policies = { "A.test" = "never", "a.test" = "required" }',
+        "forwarding.tls_policies: 'a.test' has two policies",
+    ),
+    "MX at 465": ("[forwarding]\nport = 465", "forwarding: port 465 is for submission"),
+    "login without port": (
+        '[forwarding.login."relay.test"]\nuser = "me"\npassword_file = "p"',
+        "forwarding.login: 'relay.test' lacks a port: write for example relay.test:587",
+    ),
+    "login without user": (
+        '[forwarding.login."r.test:587"]\npassword_file = "p"',
+        "forwarding.login.r.test:587.user is",
+    ),
+    "login in clear": (
+        '[forwarding.login."r.test:587"]\nuser = "me"\npassword_file = "p"\ntls = "never"',
+        "forwarding.login: 'r.test:587' would get the password in clear",
+    ),
+    "login maybe in clear": (
+        '[forwarding.login."r.test:587"]\nuser = "me"\npassword_file = "p"\ntls = "opportunistic"',
+        "forwarding.login: 'r.test:587' would get the password in clear",
+    ),
+    "login without name": (
+        '[forwarding.login."r.test:587"]\nuser = ""\npassword_file = "p"',
+        "forwarding.login.r.test",
+    ),
     "name server by name": ('[dns]\nservers = ["ns.test"]', "dns.servers: 'ns.test': a name server is an IP address"),
     "postmaster": ('postmaster = "me"', "postmaster: 'me' is not an address"),
     "postmaster as number": ("postmaster = 5", "postmaster: 5 is not a string"),
@@ -209,6 +253,72 @@ def test_routes() -> None:
     assert forwarding.next_hop("mx.test") is None
     assert house().forwarding.next_hop("x.test") is None
     assert house('[forwarding]\nroutes = { "*" = "" }').forwarding.next_hop("x.test") is None
+
+
+LOGIN = '[forwarding.login."%s"]\nuser = "me"\npassword_file = "p"\n'
+
+
+@pytest.mark.parametrize(
+    ("hop", "mode"),
+    [
+        (Endpoint("relay.test", 465), TlsMode.IMPLICIT),
+        (Endpoint("relay.test", 587), TlsMode.REQUIRED),
+        (Endpoint("127.0.0.1", 587), TlsMode.NEVER),
+    ],
+)
+def test_how_a_login_is_protected(hop: Endpoint, mode: TlsMode) -> None:
+    tls = 'tls = "never"\n' if hop.is_loopback else ""
+    assert house(LOGIN % hop + tls).forwarding.tls_mode("x.test", hop) is mode
+
+
+def test_the_strictest_of_what_is_said_protects() -> None:
+    policies = '{ "BANK.test" = "required", "mx.bad.test" = "never", "relay.test:465" = "implicit" }'
+    forwarding = house(f"[forwarding]\ntls_policies = {policies}").forwarding
+    mx, bad = Endpoint("mx.x.test", 25), Endpoint("mx.bad.test", 25)
+    assert forwarding.tls_mode("x.test", mx) is TlsMode.OPPORTUNISTIC
+    assert forwarding.tls_mode("x.test", bad) is TlsMode.NEVER
+    assert forwarding.tls_mode("bank.test", mx) is TlsMode.REQUIRED
+    assert forwarding.tls_mode("bank.test", bad) is TlsMode.REQUIRED
+    assert forwarding.tls_mode("x.test", Endpoint("relay.test", 465)) is TlsMode.IMPLICIT
+    assert forwarding.tls_mode("x.test", Endpoint("other.test", 465)) is TlsMode.IMPLICIT
+    assert house('[forwarding]\ntls = "required"').forwarding.tls_mode("x.test", mx) is TlsMode.REQUIRED
+
+
+def test_connections_come_from_the_address_of_their_family() -> None:
+    forwarding = house('[forwarding]\nsource_addresses = ["192.0.2.1", "2001:DB8::1"]').forwarding
+    assert forwarding.source_address("198.51.100.1") == "192.0.2.1"
+    assert forwarding.source_address("2001:db8:1::1") == "2001:db8::1"
+    assert house().forwarding.source_address("198.51.100.1") is None
+
+
+def test_passwords_of_next_hops(tmp_path: Path) -> None:
+    (tmp_path / "p").write_text("geheim ü\n")
+    (tmp_path / "p").chmod(0o600)
+    loaded = parse(tomllib.loads(LEAST + LOGIN % "Relay.test:587"), tmp_path / "posthouse.toml")
+    credentials = loaded.forwarding.read_credentials()
+    assert credentials == {"relay.test:587": Credentials("me", "geheim ü")}
+    assert "geheim" not in repr(credentials)
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "message"),
+    [
+        (None, 0, "p does not exist; write the password into it"),
+        (b"geheim\n", 0o640, "p can be read by others than its owner; run: chmod 600 "),
+        (b"", 0o600, "p does not hold a password on one line"),
+        (b"a\nb\n", 0o600, "p does not hold a password on one line"),
+        (b"x" * 5000, 0o600, "p does not hold a password on one line"),
+        (b"\xff", 0o600, "p is not UTF-8"),
+    ],
+)
+def test_files_of_passwords_that_cannot_be_used(tmp_path: Path, content: bytes | None, mode: int, message: str) -> None:
+    if content is not None:
+        (tmp_path / "p").write_bytes(content)
+        (tmp_path / "p").chmod(mode)
+    loaded = parse(tomllib.loads(LEAST + LOGIN % "relay.test:587"), tmp_path / "posthouse.toml")
+    with pytest.raises(UnusablePassword) as raised:
+        loaded.forwarding.read_credentials()
+    assert str(raised.value).startswith(f"{tmp_path}/{message}")
 
 
 def test_cleartext_on_loopback_is_allowed() -> None:

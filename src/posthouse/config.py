@@ -15,7 +15,6 @@ from typing import Annotated, Any
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -24,23 +23,23 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from posthouse.config_forwarding import Forwarding
 from posthouse.config_values import (
     Count,
     Domain,
     Duration,
-    Endpoint,
     FilePath,
     Flag,
     ListenEndpoint,
     Network,
     RoleName,
     Wait,
+    is_full_name,
     parse_endpoint,
-    parse_host,
     parse_host_pattern,
-    parse_next_hop,
     parse_postmaster,
 )
+from posthouse.config_values import Section as _Section
 from posthouse.mail.address import Address
 
 ENVIRONMENT_KEY = "POSTHOUSE_CONFIG"
@@ -54,10 +53,6 @@ LONGEST_SLOWING_S = 30.0
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message is one line for the operator."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, strict=False)
 
 
 class Listen(_Section):
@@ -167,47 +162,6 @@ class Retrieval(_Section):
     implementation: Flag = True
 
 
-class Forwarding(_Section):
-    """How mail leaves."""
-
-    routes: dict[str, str] = Field(default_factory=dict)
-    retry: tuple[Duration, ...] = (300.0, 600.0, 1200.0, 2400.0, 3600.0, 7200.0, 14400.0)
-    rewrite_senders: Flag = True
-    expire_after: Duration = 5 * 86400.0
-    delay_notice_after: Duration = 4 * 3600.0
-    reports_per_minute: Count = Field(default=30, ge=1)
-    allow_private_next_hops: Flag = False
-    concurrency: Count = Field(default=20, ge=1)
-    concurrency_per_destination: Count = Field(default=5, ge=1)
-    port: Count = Field(default=25, ge=1, le=65535)
-
-    @field_validator("routes")
-    @classmethod
-    def _routes(cls, routes: dict[str, str]) -> dict[str, str]:
-        """Domains in the spelling in which they are looked up."""
-        found: dict[str, str] = {}
-        for pattern, next_hop in routes.items():
-            domain = pattern if pattern == "*" else parse_host(pattern)
-            if domain in found:
-                raise ValueError(f"{domain!r} has two routes")
-            if next_hop:
-                parse_next_hop(next_hop)
-            found[domain] = next_hop
-        return found
-
-    @field_validator("retry")
-    @classmethod
-    def _retry(cls, intervals: tuple[float, ...]) -> tuple[float, ...]:
-        if not intervals:
-            raise ValueError("at least one interval is needed")
-        return intervals
-
-    def next_hop(self, domain: str) -> Endpoint | None:
-        """The explicit next hop for a domain, or None where MX records decide."""
-        named = self.routes.get(domain, self.routes.get("*", ""))
-        return parse_next_hop(named) if named else None
-
-
 class Journey(_Section):
     """How long it is remembered what became of a message."""
 
@@ -258,7 +212,7 @@ class Config(_Section):
 
 def _check_together(config: Config) -> None:
     """What does not go together. Raises ValueError."""
-    if "." not in config.hostname and not config.hostname.startswith("["):
+    if not is_full_name(config.hostname):
         raise ValueError(f"hostname {config.hostname!r} is not a full name such as mx.example.org")
     if config.hostname.rpartition(".")[2].isdigit():
         raise ValueError(f"hostname {config.hostname!r} is an IP address; write [{config.hostname}]")
@@ -321,7 +275,8 @@ def parse(table: dict[str, Any], path: Path) -> Config:
             for name in config.tls.names
         ),
     )
-    return config.model_copy(update={"data_dir": folder / config.data_dir, "tls": tls})
+    forwarding = config.forwarding.relative_to(folder)
+    return config.model_copy(update={"data_dir": folder / config.data_dir, "tls": tls, "forwarding": forwarding})
 
 
 def reloaded(current: Config, fresh: Config) -> tuple[Config, tuple[str, ...]]:

@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainValidator, Strict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, Strict
 
 from posthouse.mail.address import Address, AddressError, parse_address, parse_domain
 
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)\Z")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, strict=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,11 @@ def parse_host(value: object) -> str:
         return parse_domain(value)
     except AddressError as exc:
         raise ValueError(f"{value!r} is not a host name: {exc}") from exc
+
+
+def is_full_name(name: str) -> bool:
+    """Whether a host may call itself so: a name with a dot, or an address literal (RFC 5321 §4.1.1.1)."""
+    return name.startswith("[") or "." in name
 
 
 def parse_host_pattern(value: object) -> str:

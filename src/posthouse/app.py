@@ -21,8 +21,8 @@ from posthouse.config_values import Endpoint, parse_endpoint
 from posthouse.doors import SELF_SIGNED as SELF_SIGNED
 from posthouse.doors import Doors
 from posthouse.forwarding.bounce import Bouncer
+from posthouse.forwarding.outgoing import Outgoing, Remembered
 from posthouse.forwarding.pace import ReportPace
-from posthouse.forwarding.relay import Relay
 from posthouse.forwarding.routes import Router
 from posthouse.forwarding.runner import QueueRunner, RunnerLimits
 from posthouse.forwarding.schedule import RetrySchedule
@@ -127,7 +127,10 @@ class House:
         self._serve_lock = -1
 
     async def start(self) -> None:
-        """Open the doors' ports and the store. Raises PortTaken, StorageError, CertificateUnusable, AlreadyServed."""
+        """Open the doors' ports and the store.
+
+        Raises PortTaken, StorageError, AlreadyServed, CertificateUnusable, ConfigError.
+        """
         if self.part.doors is None:
             self._serve_lock = lock_folder(self.config.data_dir)
         try:
@@ -136,6 +139,7 @@ class House:
             self._unlock()
             raise
         try:
+            self.outgoing = Outgoing.of(self.config.forwarding)
             self._found()
             self.runner = self._build()
             self.doors.use_certificates(self.config)
@@ -180,11 +184,12 @@ class House:
         """
         try:
             config, ignored = reloaded(self.config, load())
+            outgoing = Outgoing.of(config.forwarding)
             self.doors.use_certificates(config)
         except (ConfigError, CertificateUnusable) as exc:
             self.log.error("configuration not reloaded; the one before stays in use", reason=str(exc))
             return False
-        self.config = config
+        self.config, self.outgoing = config, outgoing
         self._build()
         self._furnish()
         if ignored:
@@ -215,6 +220,7 @@ class House:
             rules=_identity_rules(self.config),
         )
         self.surrogates = Surrogates(self.storage.maildrops)
+        self.remembered = Remembered(self.world.clock)
         self.refusals = Refusals(self.storage.journey, self.world.clock, self.world.random, self.log)
 
     def _build(self) -> QueueRunner:
@@ -253,13 +259,7 @@ class House:
             world.clock,
             world.random,
         )
-        relay = Relay(
-            router=router,
-            connector=world.connector,
-            content=self.storage.content,
-            clock=world.clock,
-            hello_name=config.hostname,
-        )
+        relay = self.outgoing.relay(config, router, world.connector, self.storage.content, world.clock, self.remembered)
         self.report_writer = ReportWriter(self.storage.content, self.admission, world.random)
         bouncer = Bouncer(
             self.storage.content,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,12 @@ class Peer:
     messages: list[tuple[tuple[str, ...], bytes]] = field(default_factory=list)
     answering: asyncio.Event | None = None
     """Where set, nothing is answered to the end of content before it."""
+    tls: ssl.SSLContext | None = None
+    """What it takes a handshake with after its 220 to STARTTLS; without it, it breaks off."""
+    implicit: bool = False
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    in_clear: list[str] = field(default_factory=list)
+    """Those commands that anybody on the way could read."""
 
     @property
     def recipients(self) -> list[str]:
@@ -38,11 +45,12 @@ class Peer:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.append(writer)
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
             await self._session(reader, writer, self.connections)
-        except (ConnectionError, asyncio.CancelledError):
+        except (OSError, asyncio.CancelledError):
             pass
         finally:
             self.open -= 1
@@ -55,6 +63,8 @@ class Peer:
             return
         while line := (await reader.readline()).decode().rstrip("\r\n"):
             self.commands.append(line)
+            if writer.get_extra_info("ssl_object") is None:
+                self.in_clear.append(line)
             verb = line.partition(" ")[0].upper()
             usual = self.ehlo if verb == "EHLO" else "354 Go on" if verb == "DATA" else "250 2.0.0 OK"
             if verb == "DATA" and not taken:
@@ -68,6 +78,10 @@ class Peer:
                 taken.append(line[line.index("<") + 1 : line.index(">")])
             if not self._say(writer, line, number, usual) or verb == "QUIT":
                 return
+            if verb == "STARTTLS" and str(answer).startswith("2"):
+                if self.tls is None:
+                    return
+                await writer.start_tls(self.tls)
             if verb == "DATA" and str(answer).startswith("354"):
                 content = await self._content(reader)
                 if self.answering is not None:
@@ -110,11 +124,17 @@ def says(answers: dict[str, str | bytes]) -> Script:
 
 
 @asynccontextmanager
-async def peer(answers: dict[str, str | bytes] | Script | None = None, ehlo: str = EHLO) -> AsyncIterator[Peer]:
-    """A peer on a port of loopback."""
+async def peer(
+    answers: dict[str, str | bytes] | Script | None = None,
+    ehlo: str = EHLO,
+    *,
+    tls: ssl.SSLContext | None = None,
+    implicit: bool = False,
+) -> AsyncIterator[Peer]:
+    """A peer on a port of loopback. `implicit`: it speaks TLS from the first octet."""
     script = says(answers or {}) if not callable(answers) else answers
-    serving = Peer(script, ehlo)
-    server = await asyncio.start_server(serving.serve, "127.0.0.1", 0, limit=2**20)
+    serving = Peer(script, ehlo, tls=tls, implicit=implicit)
+    server = await asyncio.start_server(serving.serve, "127.0.0.1", 0, limit=2**20, ssl=tls if implicit else None)
     serving.port = server.sockets[0].getsockname()[1]
     try:
         yield serving

@@ -11,11 +11,13 @@ from pathlib import Path
 from posthouse.admission.admission import Admission, Seams
 from posthouse.admission.reports import ReportWriter
 from posthouse.admission.rules import Rules
+from posthouse.forwarding.attempt import Attempt
 from posthouse.forwarding.bounce import Bouncer
 from posthouse.forwarding.pace import ReportPace
-from posthouse.forwarding.relay import Attempt
+from posthouse.forwarding.pool import Pool
 from posthouse.forwarding.runner import QueueRunner, RunnerLimits
 from posthouse.forwarding.schedule import RetrySchedule
+from posthouse.forwarding.session import Mark
 from posthouse.log import make_log
 from posthouse.mail.acceptance import Acceptance, Destination, Forward, Notify
 from posthouse.mail.address import Address, ReversePath, parse_address
@@ -41,9 +43,9 @@ Answer = Callable[[SpoolRow], "Outcome | Exception"]
 class ScriptedSession:
     """What a RelaySession is to the runner."""
 
-    def __init__(self, relay: ScriptedRelay, domain: str, reached: Callable[[], None]) -> None:
+    def __init__(self, relay: ScriptedRelay, domain: str, reached: Callable[[], None], mark: Mark) -> None:
         self.relay = relay
-        self.domain = domain
+        self.mark = mark
         self.has_reached = domain not in relay.dead
         if self.has_reached:
             reached()
@@ -57,7 +59,10 @@ class ScriptedSession:
             if isinstance(answer, Exception):
                 raise answer
             outcomes.append(answer)
-        return Attempt(rows=rows, outcomes=tuple(outcomes), next_hop="mx", address="192.0.2.1", duration_s=0.1)
+        if self.relay.marks and self.mark is not None:
+            assert await self.mark(rows)
+        shown = Attempt(rows=rows, outcomes=tuple(outcomes), next_hop="mx", address="192.0.2.1", duration_s=0.1)
+        return self.relay.change(shown)
 
     async def close(self) -> None: ...
 
@@ -65,25 +70,32 @@ class ScriptedSession:
 
 
 class ScriptedRelay:
-    def __init__(self) -> None:
+    def __init__(self, clock: FakeClock) -> None:
         self.answer: Answer = lambda _row: TAKEN
         self.dead: set[str] = set()
         self.attempts: list[list[str]] = []
         self.before: Callable[[tuple[SpoolRow, ...]], Awaitable[None]] = _at_once
+        self.pool = Pool(clock)
+        self.marks = False
+        self.change: Callable[[Attempt], Attempt] = lambda attempt: attempt
 
-    def session(self, domain: str, reached: Callable[[], None]) -> ScriptedSession:
-        return ScriptedSession(self, domain, reached)
+    def together(self, destination: Destination) -> str:
+        return destination.via or destination.domain
+
+    def session(self, destination: Destination, reached: Callable[[], None], mark: Mark) -> ScriptedSession:
+        return ScriptedSession(self, destination.domain, reached, mark)
 
 
 async def _at_once(_rows: tuple[SpoolRow, ...]) -> None: ...
 
 
 class RunnerHouse:
-    def __init__(self, storage: SqliteStorage, clock: FakeClock, random: FakeRandom) -> None:
+    def __init__(self, storage: SqliteStorage, clock: FakeClock, random: FakeRandom, folder: Path) -> None:
+        self.folder = folder
         self.storage = storage
         self.clock = clock
         self.random = random
-        self.relay = ScriptedRelay()
+        self.relay = ScriptedRelay(clock)
         self.log = io.StringIO()
         self.limits = RunnerLimits(concurrency=20, per_destination=5, after_error_s=0.0)
         self.admission = Admission(
@@ -117,6 +129,7 @@ class RunnerHouse:
         reverse_path: ReversePath = ADA,
         notify: frozenset[Notify] | None = None,
         content: bytes = CONTENT,
+        via: str = "",
     ) -> QueueId:
         """Accept a message for these recipients elsewhere."""
         draft = await self.storage.content.draft()
@@ -125,7 +138,7 @@ class RunnerHouse:
         await draft.write(content)
         now = self.clock.now()
         queue_id = new_queue_id(now, self.random)
-        forwards = tuple(self._forward(parse_address(path), reverse_path, notify) for path in forward_paths)
+        forwards = tuple(self._forward(parse_address(path), reverse_path, notify, via) for path in forward_paths)
         await self.storage.accept(
             Acceptance(
                 queue_id=queue_id,
@@ -138,15 +151,24 @@ class RunnerHouse:
         )
         return queue_id
 
-    def _forward(self, path: Address, reverse_path: ReversePath, notify: frozenset[Notify] | None) -> Forward:
+    def _forward(self, path: Address, reverse_path: ReversePath, notify: frozenset[Notify] | None, via: str) -> Forward:
         return Forward(
             forward_path=path,
             reverse_path=reverse_path,
-            destination=Destination("", path.domain),
+            destination=Destination(via, path.domain),
             not_before=self.clock.now(),
             expires_at=self.clock.now() + 5 * DAY_S,
             notify=notify,
         )
+
+    async def restart(self, *, killed: bool = False) -> None:
+        """Close the store, or lose it as by kill -9, and go on with what it holds."""
+        if killed:
+            self.storage.abandon()
+        else:
+            await self.storage.close()
+        self.storage = await SqliteStorage.open(self.folder, clock=self.clock, random=self.random, inline_writer=True)
+        self.renew()
 
     async def run_due(self) -> int:
         """Attempt all that is due now; the number of messages tried."""
@@ -184,7 +206,7 @@ async def runner_house(folder: Path) -> AsyncIterator[RunnerHouse]:
     storage = await SqliteStorage.open(folder, clock=clock, random=random, create=True, inline_writer=True)
     await storage.administration.add_domain("here.test")
     await storage.administration.add_account(ADA, verifier="x", quota_octets=None, now=clock.now())
-    house = RunnerHouse(storage, clock, random)
+    house = RunnerHouse(storage, clock, random, folder)
     try:
         yield house
     finally:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from posthouse.forwarding.relay import MAY_HAVE_ARRIVED
+from posthouse.forwarding.transaction import MAY_HAVE_ARRIVED
 from posthouse.forwarding.verdict import REPORT_IN_LINE
 from posthouse.mail.acceptance import Notify
 from posthouse.mail.address import parse_address

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator
 from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from posthouse.config_values import Endpoint
-from posthouse.forwarding.relay import TRANSCRIPT_OCTETS, Attempt, Relay, RelaySession, bounded
-from posthouse.forwarding.routes import Router
+from posthouse.forwarding.attempt import TRANSCRIPT_OCTETS, bounded
+from posthouse.forwarding.dial import Dialer
 from posthouse.mail.acceptance import Notify
 from posthouse.mail.address import Address
 from posthouse.mail.content import ContentFacts
@@ -18,81 +17,10 @@ from posthouse.mail.outcome import Deferred, Delivered, Failed, Outcome, Uncerta
 from posthouse.mail.spool import SpoolRow
 from posthouse.net.connect import TcpConnector
 from posthouse.net.dns import MxHost
-from posthouse.net.smtp_connection import SmtpTimeouts
-from posthouse.net.stream import Stream
-from tests.fake_world import FakeClock, FakeRandom, FakeResolver
-from tests.forwarding.peer import DROP, Peer, peer
+from tests.fake_world import FakeResolver
+from tests.forwarding.peer import DROP, peer
+from tests.forwarding.relays import CONTENT, THERE, Contents, attempt, kinds, relay_to, session_to
 from tests.forwarding.rows import a_message, a_row
-
-CONTENT = b"Subject: hello\r\n\r\n.A dot\r\n"
-ADDRESSES = {"mx1.test": ("192.0.2.1",), "mx2.test": ("192.0.2.2",)}
-
-
-class Contents:
-    """Every message has the same content; `damaged` cannot be read."""
-
-    def __init__(self, content: bytes = CONTENT, damaged: frozenset[int] = frozenset()) -> None:
-        self.content = content
-        self.damaged = damaged
-
-    async def open(self, content_id: ContentId) -> AsyncGenerator[bytes, None]:
-        yield self.content[:5]
-        if content_id in self.damaged:
-            raise RuntimeError("unreadable")
-        yield self.content[5:]
-
-
-class Ports:
-    """Connects to ports of loopback that stand for addresses; what has none refuses."""
-
-    def __init__(self, ports: dict[str, int]) -> None:
-        self.ports = ports
-        self.tried: list[str] = []
-
-    async def connect(self, host: str, port: int, *, local_address: str | None = None) -> Stream:
-        self.tried.append(host)
-        if host not in self.ports:
-            raise ConnectionRefusedError(111, "Connection refused")
-        return await TcpConnector().connect("127.0.0.1", self.ports[host])
-
-
-def relay_to(*peers: Peer | None, content: Contents | None = None) -> tuple[Relay, Ports]:
-    """A relay for there.test, whose MX hosts are the peers in order; None is a host that does not answer."""
-    ports = Ports({f"192.0.2.{number}": each.port for number, each in enumerate(peers, 1) if each is not None})
-    mx = tuple(MxHost(number, f"mx{number}.test") for number in range(1, len(peers) + 1))
-    router = Router(
-        resolver=FakeResolver({"there.test": mx}, ADDRESSES),
-        explicit=lambda _domain: None,
-        hostname="mx.here.test",
-        port=25,
-        allow_private=True,
-        random=FakeRandom(),
-    )
-    relay = Relay(
-        router=router,
-        connector=ports,
-        content=content or Contents(),  # type: ignore[arg-type]
-        clock=FakeClock(),
-        hello_name="mx.here.test",
-        timeouts=SmtpTimeouts(quit_s=1.0),
-    )
-    return relay, ports
-
-
-def session_to(*peers: Peer | None, content: Contents | None = None) -> RelaySession:
-    return relay_to(*peers, content=content)[0].session("there.test")
-
-
-async def attempt(*peers: Peer | None, rows: tuple[SpoolRow, ...] = ()) -> Attempt:
-    session = session_to(*peers)
-    try:
-        return await session.attempt(rows or (a_row("bob"), a_row("eve")))
-    finally:
-        await session.close()
-
-
-def kinds(done: Attempt) -> list[type[Outcome]]:
-    return [type(outcome) for outcome in done.outcomes]
 
 
 async def test_a_message_arrives_as_it_is_with_our_prefix() -> None:
@@ -114,7 +42,7 @@ PHASES = [
     *((verb, "451 4.3.0 later", BOTH_LATER) for verb in ("MAIL", "RCPT", "DATA", ".")),
     *((verb, "550 5.7.1 never", BOTH_NEVER) for verb in ("MAIL", "RCPT", "DATA", ".")),
     *((verb, "421 4.3.2 closing", BOTH_LATER) for verb in ("", "EHLO", "MAIL", "RCPT", "DATA", ".")),
-    *((verb, DROP, BOTH_LATER) for verb in ("", "EHLO", "MAIL", "RCPT", "DATA")),
+    *((verb, DROP, BOTH_LATER) for verb in ("", "MAIL", "RCPT", "DATA")),
     *((verb, b"\xff\x00garbage\r\n", BOTH_LATER) for verb in ("", "EHLO", "MAIL", "RCPT", "DATA")),
     *((verb, "354 more", BOTH_LATER) for verb in ("EHLO", "MAIL", "RCPT")),
     ("", "521 5.3.2 no mail here", BOTH_NEVER),  # RFC 7504
@@ -156,6 +84,17 @@ async def test_endless_replies_end_the_session_and_are_not_kept(endless: bytes) 
     assert sum(map(len, done.transcript)) <= TRANSCRIPT_OCTETS + 100
 
 
+async def test_a_host_that_hangs_up_at_ehlo_gets_helo_over_a_fresh_connection() -> None:
+    async with peer({"EHLO": DROP}) as next_hop:
+        done = await attempt(next_hop)
+        waits = await attempt(next_hop, rows=(a_row(message=EIGHT_BIT_BODY),))
+    assert kinds(done) == [Delivered, Delivered]
+    assert next_hop.connections == 4
+    assert next_hop.commands[:2] == ["EHLO mx.here.test", "HELO mx.here.test"]
+    # What it would have offered, nobody knows.
+    assert kinds(waits) == [Deferred]
+
+
 async def test_ehlo_refused_is_followed_by_helo() -> None:
     async with peer({"EHLO": "500 what"}) as next_hop:
         done = await attempt(next_hop)
@@ -170,7 +109,7 @@ async def test_ehlo_refused_is_followed_by_helo() -> None:
         {"": "421 4.3.2 busy"},
         {"": "554 5.3.2 no service"},
         {"": DROP},
-        {"EHLO": DROP},
+        {"EHLO": DROP, "HELO": DROP},
         {"EHLO": "421 4.3.2 busy"},
         {"MAIL": DROP},
         {"MAIL": "421 4.3.2 busy"},
@@ -248,7 +187,7 @@ async def test_a_host_that_is_tired_of_us_is_connected_to_again() -> None:
 
 async def test_a_dead_destination_is_asked_once_for_all_messages() -> None:
     relay, ports = relay_to(None, None)
-    session = relay.session("there.test")
+    session = relay.session(THERE)
     done = [await session.attempt((a_row(),)) for _ in range(100)]
     assert ports.tried == ["192.0.2.1", "192.0.2.2"]
     assert all(kinds(each) == [Deferred] for each in done)
@@ -362,7 +301,7 @@ async def test_a_dead_address_of_a_host_that_answers_keeps_nothing_waiting() -> 
         relay, ports = relay_to(None, unfit)
         addresses = {"mx1.test": ("192.0.2.1", "192.0.2.2", "192.0.2.1")}
         resolver = FakeResolver({"there.test": (MxHost(1, "mx1.test"),)}, addresses)
-        session = replace(relay, router=replace(relay.router, resolver=resolver)).session("there.test")
+        session = replace(relay, router=replace(relay.router, resolver=resolver)).session(THERE)
         done = await session.attempt((a_row(message=EIGHT_BIT_BODY),))
         await session.close()
     assert kinds(done) == [Failed]
@@ -373,13 +312,13 @@ async def test_a_claim_full_of_what_nobody_takes_asks_each_host_once() -> None:
     plain, unfit = (a_row(),), (a_row(message=EIGHT_BIT_BODY),)
     async with peer(ehlo=offering()) as first, peer(ehlo=offering()) as second:
         relay, ports = relay_to(first, None)
-        session = relay.session("there.test")
+        session = relay.session(THERE)
         done = [await session.attempt(rows) for rows in (unfit, plain, unfit, plain, unfit)]
         await session.close()
         assert [kinds(each) for each in done] == [[Deferred], [Delivered], [Deferred], [Delivered], [Deferred]]
         assert ports.tried == ["192.0.2.1", "192.0.2.2", "192.0.2.1"]
         relay, ports = relay_to(first, second)
-        session = relay.session("there.test")
+        session = relay.session(THERE)
         done = [await session.attempt(rows) for rows in (plain, unfit, plain, unfit, unfit)]
         await session.close()
         assert [kinds(each) for each in done] == [[Delivered], [Failed], [Delivered], [Failed], [Failed]]
@@ -436,7 +375,7 @@ async def test_smtputf8_that_nothing_needs_is_not_demanded_of_the_next_hop() -> 
 
 
 async def test_each_recipient_keeps_its_own_notify() -> None:
-    rows = (a_row("bob", notify=frozenset({Notify.NEVER})), a_row("eve"))
+    rows = (a_row("bob", notify=frozenset({Notify.NEVER})), a_row("eve", recipient_number=1))
     async with peer() as next_hop:
         await attempt(next_hop, rows=rows)
     assert "RCPT TO:<bob@there.test> NOTIFY=NEVER" in next_hop.commands
@@ -449,12 +388,14 @@ async def test_the_null_reverse_path_stays_null() -> None:
     assert any(line.startswith("MAIL FROM:<>") for line in next_hop.commands)
 
 
-async def test_a_hundred_and_fifty_recipients_share_one_transaction() -> None:
+@pytest.mark.conformance("C98")
+async def test_a_hundred_and_fifty_recipients_take_two_transactions() -> None:
     rows = tuple(a_row(f"r{number}", recipient_number=number) for number in range(150))
     async with peer() as next_hop:
         done = await attempt(next_hop, rows=rows)
     assert kinds(done) == [Delivered] * 150
-    assert len(next_hop.messages) == 1
+    assert [len(recipients) for recipients, _content in next_hop.messages] == [100, 50]
+    assert len(set(next_hop.recipients)) == 150
     assert sum(map(len, done.transcript)) <= TRANSCRIPT_OCTETS + 100
 
 
@@ -464,9 +405,11 @@ async def test_a_real_port_that_nobody_listens_on_is_deferred() -> None:
         relay, _ports = relay_to()
         explicit = Endpoint("127.0.0.1", closed.getsockname()[1])
         routed = replace(
-            relay, router=replace(relay.router, explicit=lambda _domain: explicit), connector=TcpConnector()
+            relay,
+            router=replace(relay.router, explicit=lambda _domain: explicit),
+            dialer=Dialer(connector=TcpConnector()),
         )
-        done = await routed.session("there.test").attempt((a_row(),))
+        done = await routed.session(THERE).attempt((a_row(),))
     assert kinds(done) == [Deferred]
     assert not done.outcomes[0].from_peer  # type: ignore[union-attr]
     assert str(done.outcomes[0].reply.enhanced) == "4.4.1"

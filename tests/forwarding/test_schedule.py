@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from posthouse.config_forwarding import Forwarding
 from posthouse.forwarding.schedule import JITTER, RetrySchedule
 from tests.fake_world import FakeRandom
 
@@ -56,3 +57,47 @@ def test_the_delay_notice_is_wanted_once_and_not_before_its_time() -> None:
     assert not SCHEDULE.wants_delay_notice(NOW + notice_s - 1, NOW, already=False)
     assert SCHEDULE.wants_delay_notice(NOW + notice_s, NOW, already=False)
     assert not SCHEDULE.wants_delay_notice(NOW + notice_s, NOW, already=True)
+
+
+@pytest.mark.conformance("C96")
+def test_by_default_intervals_grow_above_half_an_hour_and_give_up_after_five_days() -> None:
+    """RFC 5321 §4.5.4.1: sooner at first is its own advice for what fails once; it gives up after 4 to 5 days."""
+    terms = Forwarding()
+    schedule = RetrySchedule(intervals_s=terms.retry, delay_notice_after_s=terms.delay_notice_after)
+    at, attempts, gaps = NOW, 0, []
+    while (next_at := schedule.next_attempt(at, attempts + 1, NOW + terms.expire_after, MIDDLE)) is not None:
+        gaps.append(next_at - at)
+        at, attempts = next_at, attempts + 1
+    assert gaps[:-2] == sorted(gaps[:-2])
+    assert all(gap >= 1800 for gap in gaps[3:-1])
+    assert at == NOW + terms.expire_after
+    assert 4 * 86400 <= terms.expire_after <= 5 * 86400
+
+
+@pytest.mark.conformance("C96")
+def test_the_schedule_is_configurable() -> None:
+    terms = Forwarding.model_validate({"retry": ["30m", "1h"], "expire_after": "4d", "delay_notice_after": "2h"})
+    schedule = RetrySchedule(intervals_s=terms.retry, delay_notice_after_s=terms.delay_notice_after)
+    assert schedule.next_attempt(NOW, 1, FAR, MIDDLE) == NOW + 1800
+    assert schedule.next_attempt(NOW, 7, FAR, MIDDLE) == NOW + 3600
+    assert schedule.wants_delay_notice(NOW + 7200, NOW, already=False)
+
+
+@pytest.mark.conformance("C304")
+@pytest.mark.parametrize("now", [0.0, 2**31 - 1.0, 2**31 + 0.0, 2**33 + 0.0])
+def test_no_year_breaks_the_schedule(now: float) -> None:
+    next_at = SCHEDULE.next_attempt(now, 1, now + 5 * 86400, MIDDLE)
+    assert next_at is not None
+    assert now < next_at <= now + SCHEDULE.longest_s
+
+
+@pytest.mark.conformance("C304")
+@given(jump_s=st.floats(-(2**32), 2**32), attempts=st.integers(1, 50))
+def test_wherever_the_clock_jumps_the_next_attempt_is_near(jump_s: float, attempts: int) -> None:
+    """Or it is the last one: then it was made after the time at which the clock says that it expires."""
+    now = NOW + jump_s
+    next_at = SCHEDULE.next_attempt(now, attempts, NOW + 5 * 86400, FakeRandom())
+    if next_at is None:
+        assert now >= NOW + 5 * 86400
+    else:
+        assert now < next_at <= now + SCHEDULE.longest_s

@@ -4,7 +4,7 @@ import pytest
 
 from posthouse.forwarding.schedule import RetrySchedule
 from posthouse.forwarding.verdict import judge, said_by_peer, without_report
-from posthouse.mail.acceptance import Notify
+from posthouse.mail.acceptance import Destination, Notify
 from posthouse.mail.outcome import Deferred, Delivered, Failed, Outcome, Uncertain
 from posthouse.mail.reply import reply
 from posthouse.mail.report_request import Action
@@ -101,6 +101,34 @@ def test_expiry_is_a_failure_that_quotes_the_last_answer(outcome: Outcome, from_
 )
 def test_who_said_it(outcome: Outcome, from_peer: bool) -> None:
     assert judge(a_row(), outcome, SCHEDULE, SOON, RANDOM).from_peer is from_peer
+
+
+@pytest.mark.conformance("C143")
+def test_what_our_own_rule_kept_here_fails_by_that_rule() -> None:
+    no_tls = Deferred(reply(451, "4.7.4", "TLS is required, and it is not offered"), from_peer=False)
+    verdict = judge(a_row(), no_tls, SCHEDULE, EXPIRED, RANDOM)
+    assert isinstance(verdict.outcome, Failed)
+    assert str(verdict.reply).startswith("550 5.7.4 ")
+    # Policy of the other server is its own affair: time ran out.
+    assert str(judge(a_row(), LATER, SCHEDULE, EXPIRED, RANDOM).reply).startswith("550 5.4.7 ")
+
+
+@pytest.mark.parametrize("now", [SOON, EXPIRED])
+def test_what_may_have_arrived_by_an_identitys_own_server_is_held(now: float) -> None:
+    verdict = judge(a_row(destination=Destination("relay.test:587", "there.test")), UNSURE, SCHEDULE, now, RANDOM)
+    assert verdict.settled.held
+    assert verdict.settled.not_before is None
+    assert verdict.report is None
+    assert not judge(a_row(), UNSURE, SCHEDULE, SOON, RANDOM).settled.held
+
+
+@pytest.mark.conformance("C97")
+@pytest.mark.parametrize("now", [SOON, EXPIRED])
+def test_whoever_was_left_alone_is_asked_before_anybody_is_given_up(now: float) -> None:
+    verdict = judge(a_row(), LATER, SCHEDULE, now, RANDOM, not_before=now + 900)
+    assert verdict.settled.not_before == now + 900
+    early = judge(a_row(), LATER, SCHEDULE, SOON, RANDOM, not_before=SOON + 5)
+    assert early.settled.not_before == SOON + 300
 
 
 def test_success_is_told_by_the_next_hop_where_it_takes_notify() -> None:

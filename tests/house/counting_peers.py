@@ -6,7 +6,7 @@ import socket
 import socketserver
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 
 class CountingPeer(socketserver.ThreadingTCPServer):
@@ -19,6 +19,7 @@ class CountingPeer(socketserver.ThreadingTCPServer):
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.connections = 0
         self.taken: list[str] = []
+        self.open: set[socket.socket] = set()
         super().__init__((address, port), _Session)
 
 
@@ -27,6 +28,7 @@ class _Session(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         self.server.connections += 1
+        self.server.open.add(self.connection)
         recipients: list[str] = []
         self._say("220 peer.test ESMTP")
         while line := self.rfile.readline().decode().strip():
@@ -40,6 +42,8 @@ class _Session(socketserver.StreamRequestHandler):
                 self.server.taken += recipients
             if verb in ("DATA", "RSET"):
                 recipients = []
+            if verb == "QUIT":
+                self.server.open.discard(self.connection)
             self._say("250-peer.test\r\n250 8BITMIME" if verb == "EHLO" else "221 Bye" if verb == "QUIT" else "250 OK")
 
     def _say(self, line: str) -> None:
@@ -57,6 +61,10 @@ def counting_peer(address: str, port: int) -> Iterator[CountingPeer]:
         finally:
             peer.shutdown()
             thread.join(10)
+            # A house keeps connections for the next message; who is gone takes none.
+            for connection in peer.open:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import typer
 from posthouse.cli.check_aliases import aliases
 from posthouse.cli.check_certificates import certificates
 from posthouse.cli.check_identities import identities
+from posthouse.cli.check_outgoing import outgoing
 from posthouse.cli.check_store import check_store
 from posthouse.cli.common import (
     ConfigOption,
@@ -72,7 +73,7 @@ def check(
     # Ports first: those below 1024 may be opened by root only, and root is given up for what follows.
     served = is_served(loaded)
     findings = [Finding("configuration", OK, f"for {loaded.hostname}"), *_ports(loaded, served)]
-    findings += certificates(loaded)
+    findings += [*certificates(loaded), *outgoing(loaded)]
     domains: tuple[str, ...] = ()
     try:
         become_owner(loaded.data_dir)

@@ -323,6 +323,7 @@ async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """What stands in the way of a start, as one line with what to do."""
+    from posthouse.config import ConfigError
     from posthouse.net.listener import PortTaken
     from posthouse.net.tls import CertificateUnusable
     from posthouse.workers import AlreadyServed
@@ -333,7 +334,7 @@ def _told() -> Iterator[None]:
         raise Problem(f"{exc}{port_advice(exc)}") from exc
     except CertificateUnusable as exc:
         raise Problem(f"{exc}; name a certificate and its key in [tls] of the configuration") from exc
-    except (StorageError, AlreadyServed) as exc:
+    except (StorageError, AlreadyServed, ConfigError) as exc:
         raise Problem(str(exc)) from exc
 
 

@@ -59,8 +59,12 @@ def judge(
     random: Random,
     *,
     reports_passed_on: bool = False,
+    not_before: float | None = None,
 ) -> Verdict:
-    """Decide, without doing anything. `reports_passed_on`: the next hop will tell of success if asked to."""
+    """Decide, without doing anything. `reports_passed_on`: the next hop will tell of success if asked to.
+
+    `not_before`: no host was asked at all, and none is before then; nobody expires by that.
+    """
     match outcome:
         case Delivered():
             tell = row.notify is not None and Notify.SUCCESS in row.notify and not reports_passed_on
@@ -68,11 +72,16 @@ def judge(
             return Verdict(row=row, outcome=outcome, settled=settled, report=Action.RELAYED if tell else None)
         case Failed():
             return _given_up(row, outcome)
+        case Uncertain() if row.destination.via:
+            # An identity's own server: its owner decides whether it is sent again.
+            return Verdict(row=row, outcome=outcome, settled=replace(_settled(row, outcome.reply, None), held=True))
         case Deferred() | Uncertain():
             next_at = schedule.next_attempt(now, row.attempts, row.expires_at, random)
+            if not_before is not None:
+                next_at = max(next_at or 0.0, not_before)
             if next_at is None:
                 # The words are ours; the peer's own are in what it expired after.
-                failed = Failed(_expired(outcome.reply), from_peer=False)
+                failed = Failed(_expired(outcome.reply, from_peer=said_by_peer(outcome)), from_peer=False)
                 return replace(_given_up(row, failed), expired_after=outcome)
             tell = _wants(row, Notify.DELAY) and schedule.wants_delay_notice(
                 now, row.message.accepted_at, already=row.delay_notified
@@ -112,9 +121,15 @@ def _wants(row: SpoolRow, occasion: Notify) -> bool:
     return row.notify is None or occasion in row.notify
 
 
-def _expired(last: Reply) -> Reply:
-    """The last reply, with a code that says that time ran out (RFC 3463: 4.7 of class 4, here final)."""
-    return Reply(550, EnhancedCode(5, 4, 7), f"Tried until the message expired. The last answer was: {last}")
+def _expired(last: Reply, *, from_peer: bool) -> Reply:
+    """The last reply, with a code that says that time ran out (RFC 3463: 4.7 of class 4, here final).
+
+    Where it was our own rule that kept the message here (TLS that is required, X.7.z), the code says that.
+    """
+    code = EnhancedCode(5, 4, 7)
+    if not from_peer and last.enhanced is not None and last.enhanced.subject == 7:
+        code = replace(last.enhanced, klass=5)
+    return Reply(550, code, f"Tried until the message expired. The last answer was: {last}")
 
 
 def said_by_peer(outcome: Outcome) -> bool:

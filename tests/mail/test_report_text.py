@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from posthouse.cli.messages import print_journey
-from posthouse.forwarding.relay import CANNOT_TAKE_8BIT, CANNOT_TAKE_UTF8, MAY_HAVE_ARRIVED, TOO_LARGE
 from posthouse.forwarding.routes import NO_SUCH_DOMAIN
+from posthouse.forwarding.transaction import CANNOT_TAKE_8BIT, CANNOT_TAKE_UTF8, MAY_HAVE_ARRIVED, TOO_LARGE
 from posthouse.mail.address import parse_address
 from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import Accepted, Attempted, JourneyEvent, Queued, Reported

@@ -72,8 +72,8 @@ class Tour:
         said.expect("AUTH", "", "235", "she is who she says she is")
         said.expect("RCPT", "", "250", "North will see that Bob gets it; go on")
         said.expect(
-            "(content) .",
-            f"(the letter, {len(letter.content)} octets) .",
+            "(content)",
+            f"(the letter, {len(letter.content)} octets)",
             "250",
             "on disk; this id is its name from now on",
         )
@@ -88,9 +88,7 @@ class Tour:
         attempt = await self._delivery(self._letter_id)
         said = Dialogue(client="North", server="South")
         said.expect("RCPT", "", "250", "Bob lives there; go on")
-        said.expect(
-            "(content) .", "(the letter, North's stamp on top) .", "250", "on South's disk: North may forget it"
-        )
+        said.expect("(content)", "(the letter, North's stamp on top)", "250", "on South's disk: North may forget it")
         for line in attempt.transcript:
             said.note(line[0], line[3:])
         said.show(self.stage)

@@ -120,7 +120,7 @@ def test_a_chain_of_houses_loses_nothing(tmp_path: Path, seed: int) -> None:
     print(f"seed {seed}, {MESSAGES} messages")
     account, chance = Account(), random.Random(seed)
     with houses(tmp_path) as chain:
-        a, b, c = chain
+        a, _, c = chain
         for house in chain:
             house.start()
         stations = [Station(name, house.kill, house.start) for name, house in zip("abc", chain, strict=True)]

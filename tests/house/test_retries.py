@@ -1,4 +1,4 @@
-"""When a house tries again, as the journey's log of attempts has it; and what clocks, disks and kills do to the queue."""
+"""When a house tries again, as the log of attempts has it; and what clocks and full disks do to the queue."""
 
 from __future__ import annotations
 

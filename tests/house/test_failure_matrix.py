@@ -60,6 +60,7 @@ TIMEOUTS = SmtpTimeouts(
 LARGE_OCTETS = 8_000_000
 """More than the system's buffers hold, so that the final dot cannot have been sent while nobody reads."""
 HOUR_S = 3600.0
+PATIENCE_S = 120.0
 SENDER = "ada@here.test"
 STYLES = {"pipelined": PIPELINING, "one by one": PLAIN}
 ALONE, BOTH = "alone", "both"
@@ -151,14 +152,15 @@ def send(house: RunningHouse, content: bytes, *forward_paths: str) -> None:
 def until_tried(house: RunningHouse, attempts: int) -> None:
     """Until each row that is left has had so many attempts and is not claimed."""
 
-    async def wait(storage: Storage) -> None:
-        while any(
-            row.attempts < attempts or row.not_before <= house.world.clock.now()
-            for row in await storage.spool.list(10_000)
-        ):
-            await storage.changes.wait(0.05)
+    async def under_way(storage: Storage) -> list[str]:
+        now = house.world.clock.now()
+        rows = await storage.spool.list(10_000)
+        return [f"{row.forward_path}: {row}" for row in rows if row.attempts < attempts or row.not_before <= now]
 
-    house.ask(wait)
+    deadline = time.monotonic() + PATIENCE_S
+    while rows := house.ask(under_way):
+        assert time.monotonic() < deadline, rows
+        house.ask(lambda storage: storage.changes.wait(0.2))
 
 
 def waiting(house: RunningHouse) -> set[str]:
@@ -243,7 +245,7 @@ def test_every_failure_has_its_outcome(tmp_path: Path, far: FarHosts, style: str
         until_tried(during, 2)
         last = {cell.number: attempts(during, cell.forward_path)[-1] for cell in matrix}
         found = {number: outcome(attempt) for number, attempt in last.items()}
-        assert differences(matrix, found) == []
+        assert "\n".join(differences(matrix, found)) == ""
         waits, returned = waiting(during), reported(during)
         for cell in matrix:
             _check(cell, far, waits, returned)

@@ -47,6 +47,7 @@ class Fault(Enum):
     LINES = "endless reply"
     WRONG = "wrong class"
     DRIP = "drip"
+    UNKNOWN = "502"
 
 
 REPLIES = {
@@ -54,6 +55,7 @@ REPLIES = {
     Fault.HARD: "554 5.7.1 Never",
     Fault.CLOSING: "421 4.3.2 Closing",
     Fault.WRONG: "354 What else",
+    Fault.UNKNOWN: "502 5.5.1 Unknown command",
 }
 PLAIN = ("8BITMIME", "SIZE 100000000")
 PIPELINING = ("PIPELINING", *PLAIN)
@@ -86,6 +88,8 @@ class FarHost:
     offers: tuple[str, ...] = PIPELINING
     script: Script = lambda _line, _number: None
     tls: ssl.SSLContext | None = None
+    recipients_limit: int | None = None
+    """In one transaction; those beyond it hear 552 (RFC 5321 §4.5.3.1.10)."""
     sessions: list[list[str]] = field(default_factory=list)
     taken: list[Taken] = field(default_factory=list)
     _serving: set[asyncio.Task[None] | None] = field(default_factory=set)
@@ -147,6 +151,8 @@ class _Session:
                 self._mail = await self._say(verb, line, "250 2.1.0 OK")
             case "RCPT":
                 usual = "250 2.1.5 OK" if self._mail else "503 5.5.1 No MAIL"
+                if len(self._recipients) == self._host.recipients_limit:
+                    usual = "552 5.5.3 Too many recipients"
                 if await self._say(verb, line, usual) and self._mail:
                     self._recipients.append(line[line.index("<") + 1 : line.index(">")])
             case "DATA":
@@ -209,7 +215,7 @@ class _Session:
         match fault:
             case Fault.WRONG if step in ("DATA", "content"):
                 await self._write(b"250 2.0.0 Taken already\r\n")
-            case Fault.SOFT | Fault.HARD | Fault.WRONG:
+            case Fault.SOFT | Fault.HARD | Fault.WRONG | Fault.UNKNOWN:
                 await self._write(REPLIES[fault].encode() + b"\r\n")
             case Fault.CLOSING:
                 await self._write(REPLIES[fault].encode() + b"\r\n")

@@ -30,7 +30,6 @@ import pytest
 from posthouse.app import World
 from posthouse.mail.journey import Attempted, JourneyEvent
 from posthouse.mail.story import tell
-from posthouse.net.smtp_connection import SmtpTimeouts
 from posthouse.storage.interfaces import Storage
 from tests.fake_world import FakeRandom
 from tests.house.far_hosts import PIPELINING, PLAIN, REPLIES, FarHost, FarHosts, Fault
@@ -41,7 +40,7 @@ TABLE = """
           | 4yz         | 5yz       | 421       | drop        | reset       | hang        | garbage     | endless line | endless reply | wrong class | drip
 connect   | -           | -         | -         | 2nd/later   | -           | 2nd/later   | -           | -            | -             | -           | -
 greeting  | 2nd/later   | 2nd/back  | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
-EHLO      | 2nd/later   | 1st/1st   | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
+EHLO      | 2nd/later   | 2nd/back  | 2nd/later | 1st/1st     | 1st/1st     | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
 HELO      | 2nd/later   | 2nd/back  | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
 MAIL      | later/later | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
 RCPT      | later/later | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
@@ -51,11 +50,11 @@ content   | 2nd/later   | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2n
 RSET      | 1st/1st     | 1st/1st   | 1st/1st   | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st      | 1st/1st       | 1st/1st     | 1st/1st
 QUIT      | 1st/1st     | 1st/1st   | 1st/1st   | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st      | 1st/1st       | 1st/1st     | 1st/1st
 """  # noqa: E501
-"""At `HELO` the host has refused EHLO with a 5yz. At `RSET` a message went ahead whose recipient is unknown."""
+"""At `HELO` the host has said that it knows no EHLO. Who drops us at EHLO is asked again, by HELO.
 
-TIMEOUTS = SmtpTimeouts(
-    connect_s=4.0, greeting_s=4.0, command_s=4.0, block_s=4.0, final_s=4.0, quit_s=2.0, transaction_s=60.0
-)
+At `RSET` a message went ahead whose recipient is unknown."""
+
+TIMEOUTS = dict.fromkeys((f"{phase}_timeout" for phase in ("connect", "greeting", "command", "content", "final")), "4s")
 """Long enough for a busy machine to answer in time, short enough to wait for what never comes."""
 LARGE_OCTETS = 8_000_000
 """More than the system's buffers hold, so that the final dot cannot have been sent while nobody reads."""
@@ -107,7 +106,7 @@ class Cell:
         """Its hosts and its MX records."""
         faults = {self.step: self.fault}
         if self.step == "HELO":
-            faults["EHLO"] = Fault.HARD
+            faults["EHLO"] = Fault.UNKNOWN
         for name, is_faulty in (("mx1", True), ("mx2", self.faulty == BOTH)):
             far.add(f"{name}.{self.domain}", faults if is_faulty else {}, offers=offers, script=_knows_no_nobody)
         far.mail_for(self.domain, f"mx1.{self.domain}", f"mx2.{self.domain}")
@@ -137,8 +136,15 @@ def house(folder: Path, hours: float, far: FarHosts | None, **forwarding: object
         way = {"port": far.port, "allow_private_next_hops": True}
     return RunningHouse(
         folder,
-        world=World(clock=LaterClock(hours), random=FakeRandom(int(hours), fixed=0.5), timeouts=TIMEOUTS),
-        forwarding={"retry": ["1h"], "delay_notice_after": "30d", "concurrency": 100, **way, **forwarding},
+        world=World(clock=LaterClock(hours), random=FakeRandom(int(hours), fixed=0.5)),
+        forwarding={
+            **TIMEOUTS,
+            "retry": ["1h"],
+            "delay_notice_after": "30d",
+            "concurrency": 100,
+            **way,
+            **forwarding,
+        },
         reception={"trusted_networks": ["127.0.0.0/8"]},
         dns={"servers": [far.name_server] if far else []},
     )

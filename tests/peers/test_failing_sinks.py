@@ -30,7 +30,7 @@ pytestmark = pytest.mark.peers
 TABLE = """
 command | soft        | hard      | 421       | disconnect
 CONNECT | 2nd/later   | 2nd/back  | 2nd/later | 2nd/later
-EHLO    | 2nd/later   | 1st/1st   | 2nd/later | 2nd/later
+EHLO    | 2nd/later   | 1st/1st   | 2nd/later | 1st/1st
 MAIL    | later/later | back/back | 2nd/later | 2nd/later
 RCPT    | later/later | back/back | 2nd/later | 2nd/later
 DATA    | later/later | back/back | 2nd/later | 2nd/later

@@ -10,15 +10,16 @@ A fault is the answer of class 4 or 5, `421` with the end of the connection, the
 octets that are no reply, a line or a reply without end, an answer of a class that does not fit (354; to DATA and
 inside content 250), or a reply that drips and never ends.
 
-The table follows four rules. What the first host answers counts. Where it ends the session instead, `421` included and
-a 4yz inside content, the second one is asked. Once the final dot was sent, nobody else is asked but after a `421`. And
-nothing is returned but for a 5yz.
+The table follows four rules. What the first host answers counts. Where it ends the session instead, with `421` or
+without, the second one is asked. Once the final dot was sent, nobody else is asked but after a `421`. And nothing is
+returned but for a 5yz.
 """
 
 from __future__ import annotations
 
 import email
 import json
+import ssl
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -34,25 +35,31 @@ from posthouse.storage.interfaces import Storage
 from tests.fake_world import FakeRandom
 from tests.house.far_hosts import PIPELINING, PLAIN, REPLIES, FarHost, FarHosts, Fault
 from tests.house.wire import Wire
+from tests.net.authority import Authority
 from tests.running_house import RunningHouse
 
 TABLE = """
-          | 4yz         | 5yz       | 421       | drop        | reset       | hang        | garbage     | endless line | endless reply | wrong class | drip
-connect   | -           | -         | -         | 2nd/later   | -           | 2nd/later   | -           | -            | -             | -           | -
-greeting  | 2nd/later   | 2nd/back  | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
-EHLO      | 2nd/later   | 2nd/back  | 2nd/later | 1st/1st     | 1st/1st     | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
-HELO      | 2nd/later   | 2nd/back  | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
-MAIL      | later/later | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
-RCPT      | later/later | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
-DATA      | later/later | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
-content   | 2nd/later   | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
-.         | later/later | back/back | 2nd/later | maybe/maybe | maybe/maybe | maybe/maybe | maybe/maybe | maybe/maybe  | maybe/maybe   | maybe/maybe | maybe/maybe
-RSET      | 1st/1st     | 1st/1st   | 1st/1st   | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st      | 1st/1st       | 1st/1st     | 1st/1st
-QUIT      | 1st/1st     | 1st/1st   | 1st/1st   | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st      | 1st/1st       | 1st/1st     | 1st/1st
+           | 4yz         | 5yz       | 421       | drop        | reset       | hang        | garbage     | endless line | endless reply | wrong class | drip
+connect    | -           | -         | -         | 2nd/later   | -           | 2nd/later   | -           | -            | -             | -           | -
+greeting   | 2nd/later   | 2nd/back  | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
+EHLO       | 2nd/later   | 2nd/back  | 2nd/later | 1st/1st     | 1st/1st     | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
+HELO       | 2nd/later   | 2nd/back  | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
+STARTTLS   | 1st/1st     | 1st/1st   | 1st/1st   | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st      | 1st/1st       | 1st/1st     | 1st/1st
+handshake  | 1st/1st     | 1st/1st   | 1st/1st   | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st      | 1st/1st       | 1st/1st     | 1st/1st
+STARTTLS!  | 2nd/later   | 2nd/later | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
+handshake! | 2nd/later   | 2nd/later | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
+MAIL       | later/later | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
+RCPT       | later/later | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
+DATA       | later/later | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
+content    | later/later | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
+.          | later/later | back/back | 2nd/later | maybe/maybe | maybe/maybe | maybe/maybe | maybe/maybe | maybe/maybe  | maybe/maybe   | maybe/maybe | maybe/maybe
+RSET       | 1st/1st     | 1st/1st   | 1st/1st   | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st      | 1st/1st       | 1st/1st     | 1st/1st
+QUIT       | 1st/1st     | 1st/1st   | 1st/1st   | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st      | 1st/1st       | 1st/1st     | 1st/1st
 """  # noqa: E501
 """At `HELO` the host has said that it knows no EHLO. Who drops us at EHLO is asked again, by HELO.
 
-At `RSET` a message went ahead whose recipient is unknown."""
+Where TLS fails, the mail goes in clear over a fresh connection; with a `!` TLS is required. At `RSET` a message went
+ahead whose recipient is unknown."""
 
 TIMEOUTS = dict.fromkeys((f"{phase}_timeout" for phase in ("connect", "greeting", "command", "content", "final")), "4s")
 """Long enough for a busy machine to answer in time, short enough to wait for what never comes."""
@@ -102,13 +109,23 @@ class Cell:
     def hosts(self, far: FarHosts) -> tuple[FarHost, FarHost]:
         return far.hosts[f"mx1.{self.domain}"], far.hosts[f"mx2.{self.domain}"]
 
-    def prepare(self, far: FarHosts, offers: tuple[str, ...]) -> None:
+    @property
+    def with_tls(self) -> bool:
+        return self.step.startswith(("STARTTLS", "handshake"))
+
+    def prepare(self, far: FarHosts, offers: tuple[str, ...], tls: ssl.SSLContext) -> None:
         """Its hosts and its MX records."""
-        faults = {self.step: self.fault}
+        faults = {self.step.removesuffix("!"): self.fault}
         if self.step == "HELO":
             faults["EHLO"] = Fault.UNKNOWN
         for name, is_faulty in (("mx1", True), ("mx2", self.faulty == BOTH)):
-            far.add(f"{name}.{self.domain}", faults if is_faulty else {}, offers=offers, script=_knows_no_nobody)
+            far.add(
+                f"{name}.{self.domain}",
+                faults if is_faulty else {},
+                offers=offers,
+                script=_knows_no_nobody,
+                tls=tls if self.with_tls else None,
+            )
         far.mail_for(self.domain, f"mx1.{self.domain}", f"mx2.{self.domain}")
 
 
@@ -242,12 +259,18 @@ def far() -> Iterator[FarHosts]:
 def test_every_failure_has_its_outcome(tmp_path: Path, far: FarHosts, style: str) -> None:
     """Accepted without a way out; then, an hour later and after a restart, the matrix; at last all hosts are well."""
     matrix = cells()
+    authority = Authority(tmp_path)
+    tls = authority.server(*(f"{mx}.{cell.domain}" for cell in matrix if cell.with_tls for mx in ("mx1", "mx2")))
     for cell in matrix:
-        cell.prepare(far, STYLES[style])
+        cell.prepare(far, STYLES[style], tls)
+    policies = {
+        "tls_authorities": str(authority.file),
+        "tls_policies": {cell.domain: "required" for cell in matrix if cell.step.endswith("!")},
+    }
     with house(tmp_path, 0, None) as before:
         _accept(before, matrix)
         until_tried(before, 1)
-    with house(tmp_path, 2, far) as during:
+    with house(tmp_path, 2, far, **policies) as during:
         until_tried(during, 2)
         last = {cell.number: attempts(during, cell.forward_path)[-1] for cell in matrix}
         found = {number: outcome(attempt) for number, attempt in last.items()}
@@ -259,7 +282,7 @@ def test_every_failure_has_its_outcome(tmp_path: Path, far: FarHosts, style: str
         _check_alive(during, far)
         assert errors(during) == []
     far.heal()
-    with house(tmp_path, 4, far) as after:
+    with house(tmp_path, 4, far, **policies) as after:
         until_tried(after, 3)
         assert waiting(after) == set()
         assert reported(after) == returned
@@ -313,7 +336,7 @@ def _check_told(house: RunningHouse, cell: Cell, attempt: Attempted) -> None:
     words = {
         "1st": f"Delivered: {host}.{cell.domain}",
         "2nd": f"Delivered: {host}.{cell.domain}",
-        "later": REPLIES.get(cell.fault, "451 4.4.") if cell.fault is not Fault.WRONG else "451 4.4.",
+        "later": "451 4." if cell.with_tls or cell.fault is Fault.WRONG else REPLIES.get(cell.fault, "451 4.4."),
         "back": REPLIES[Fault.HARD],
         "maybe": "may have arrived",
     }

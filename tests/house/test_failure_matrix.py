@@ -255,7 +255,7 @@ def far() -> Iterator[FarHosts]:
 
 
 @pytest.mark.conformance("C100", "C102", "C103")
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", ["pipelined", pytest.param("one by one", marks=pytest.mark.long)])
 def test_every_failure_has_its_outcome(tmp_path: Path, far: FarHosts, style: str) -> None:
     """Accepted without a way out; then, an hour later and after a restart, the matrix; at last all hosts are well."""
     matrix = cells()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -31,7 +32,10 @@ class ServedHouse:
         doors: tuple[str, ...] = DOORS,
         *,
         workers: int = 1,
+        hostname: str = "mx.here.test",
+        fixed_ports: Mapping[str, int] | None = None,
     ) -> None:
+        """`fixed_ports`: of doors that others must find again after a restart; the rest get any port each time."""
         self.folder = folder
         self.under: tuple[str, ...] = ()
         """The program and its arguments that the house is started by."""
@@ -43,9 +47,10 @@ class ServedHouse:
         # No test asks the machine's name servers.
         reception = "[reception]\nrefuse_null_mx_senders = false"
         more = more.replace("[reception]", reception) if "[reception]" in more else f"{reception}\n{more}"
-        listen = "\n".join(f'{door} = ["127.0.0.1:0"]' for door in doors)
+        fixed = fixed_ports or {}
+        listen = "\n".join(f'{door} = ["127.0.0.1:{fixed.get(door, 0)}"]' for door in doors)
         (folder / "posthouse.toml").write_text(
-            f'hostname = "mx.here.test"\ndata_dir = "."\nworkers = {workers}\n'
+            f'hostname = "{hostname}"\ndata_dir = "."\nworkers = {workers}\n'
             f"[listen]\n{listen}\n[auth]\nallow_cleartext = true\n{more}\n"
         )
         asyncio.run(furnish(load(folder / "posthouse.toml"), World(), people))

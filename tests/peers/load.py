@@ -37,10 +37,11 @@ class SmtpSource:
 
 @dataclass(kw_only=True)
 class SmtpSink:
-    """An SMTP server that accepts everything, into one file for each message."""
+    """An SMTP server that accepts everything, into one file for each message, but as its own `options` say."""
 
     folder: Path
     port: int = field(default_factory=free_port)
+    address: str = "127.0.0.1"
     options: tuple[str, ...] = ()
     _process: subprocess.Popen[bytes] | None = None
 
@@ -53,17 +54,8 @@ class SmtpSink:
             # It refuses to serve as root; it then writes its files as that user.
             os.chown(self.folder, pwd.getpwnam("nobody").pw_uid, -1)
             become = ["-u", "nobody"]
-        arguments = [
-            *become,
-            *self.options,
-            "-c",
-            "-d",
-            "message.",
-            "-h",
-            "sink.test",
-            f"inet:127.0.0.1:{self.port}",
-            "100",
-        ]
+        arguments = [*become, *self.options, "-c", "-d", "message.", "-h", "sink.test"]
+        arguments += [f"inet:{self.address}:{self.port}", "100"]
         self._process = spawn([program, *arguments], self.folder, self.folder.parent / "sink.log")
         wait_until(self._is_up, "smtp-sink did not start")
 
@@ -99,4 +91,4 @@ class SmtpSink:
         assert self._process is not None
         if self._process.poll() is not None:
             raise RuntimeError((self.folder.parent / "sink.log").read_text())
-        return accepts(self.port)
+        return accepts(self.port, self.address)

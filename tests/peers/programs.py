@@ -140,10 +140,10 @@ def wait_until(condition: Callable[[], bool], reason: str, timeout_s: float = PA
         time.sleep(0.02)
 
 
-def accepts(port: int) -> bool:
+def accepts(port: int, address: str = "127.0.0.1") -> bool:
     """Whether something listens on this port of the loopback interface."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection((address, port), timeout=1).close()
     except OSError:
         return False
     return True

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.peers import maildrop, odd_messages
 from tests.peers.conftest import program
-from tests.peers.fetching import Client, Curl, Fetchmail, Mpop, Mutt, Poplib
+from tests.peers.fetching import Client, Curl, Fetchmail, Mpop, Mutt, NetPop3, Poplib
 from tests.peers.maildrop import ADA
 from tests.running_house import RunningHouse
 
@@ -25,6 +25,7 @@ CLIENTS = [
     pytest.param(Poplib, None, ALL, id="poplib"),
     pytest.param(Curl, "curl", ALL, id="curl"),
     pytest.param(Mpop, "mpop", ALL, id="mpop"),
+    pytest.param(NetPop3, "perl", ALL, id="net-pop3"),
     pytest.param(Mutt, "mutt", LAWFUL, id="mutt"),
     pytest.param(Fetchmail, "fetchmail", LAWFUL, id="fetchmail"),
 ]

@@ -213,7 +213,7 @@ class Workers:
 
 
 def lock_folder(data_dir: Path) -> int:
-    """The descriptor of a lock that one `serve`, `migrate` or `restore` holds, as long as its processes live.
+    """The descriptor of a lock that a `serve`, `upgrade`, `rollback` or `restore` holds while its processes live.
 
     Raises AlreadyServed.
     """

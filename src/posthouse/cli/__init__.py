@@ -19,6 +19,7 @@ from posthouse.cli import (
     queue,
     store,
     tour,
+    upgrade,
 )
 from posthouse.cli.common import Problem
 
@@ -52,6 +53,7 @@ def _root(
 house.register(app)
 check.register(app)
 store.register(app)
+upgrade.register(app)
 tour.register(app)
 account_import.register(accounts.account)
 accounts.account.add_typer(app_passwords.app_password, name="app-password")

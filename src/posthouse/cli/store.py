@@ -1,4 +1,4 @@
-"""`posthouse migrate`, `backup` and `restore`: the store as a whole."""
+"""`posthouse backup` and `restore`: the store as a whole."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from posthouse.cli.house import CONFIG_NAME
 from posthouse.cli.progress import progress_shown
 from posthouse.mail.words import count, moment, size
 from posthouse.storage.errors import StorageError
-from posthouse.storage.upkeep import HOUSE, Counts, Manifest, Migrated, Order, Restored
+from posthouse.storage.upkeep import HOUSE, Counts, Manifest, Order, Restored
 
 if TYPE_CHECKING:
     from posthouse.app import World
@@ -37,36 +37,8 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("migrate")(migrate)
     app.command("backup")(backup)
     app.command("restore")(restore)
-
-
-def migrate(config: ConfigOption = None) -> None:
-    """Bring the database to this version, after a snapshot."""
-    import asyncio
-
-    from posthouse.app import World, open_storage
-
-    loaded = load_config(config)
-    become_owner(loaded.data_dir)
-    require_writable(loaded.data_dir)
-    done: list[Migrated] = []
-
-    async def run() -> None:
-        storage = await open_storage(loaded, World(), on_migrated=done.append)
-        await storage.close()
-
-    with not_served(loaded.data_dir, "migrate"):
-        try:
-            asyncio.run(run())
-        except StorageError as exc:
-            raise Problem(str(exc) or type(exc).__name__) from exc
-    if not done:
-        print("The database is of this version already.")
-    for migrated in done:
-        print(f"The database is of schema {migrated.after} now; it was of {migrated.before}.")
-        print(f"Return to what it was with: posthouse restore {migrated.snapshot}")
 
 
 def backup(
@@ -95,7 +67,7 @@ def backup(
     if json:
         print_json([{"folder": str(target), **dataclasses.asdict(manifest)}])
         return
-    print(f"The backup is in {target}: {_told(manifest.counts)}.")
+    print(f"The backup is in {target}: {told(manifest.counts)}.")
     for path in manifest.left_out:
         print(f"It does not hold {path}: keep a copy of it elsewhere.")
     print(f"Return to it with: posthouse restore {target}")
@@ -202,7 +174,7 @@ def _fields(restored: Restored) -> dict[str, Any]:
 
 
 def _tell_restored(restored: Restored, source: Path, data_dir: Path) -> None:
-    print(f"{data_dir} is as it was on {moment(restored.made_at)}: {_told(restored.counts)}.")
+    print(f"{data_dir} is as it was on {moment(restored.made_at)}: {told(restored.counts)}.")
     print(f"Mail that was accepted after that is not in it. (From {source})")
     if restored.dropped:
         entries = count(restored.dropped, "entry or recipient", "entries or recipients")
@@ -216,7 +188,8 @@ def _tell_restored(restored: Restored, source: Path, data_dir: Path) -> None:
     print("Look at all of it with: posthouse check --store; then start the house: posthouse serve")
 
 
-def _told(counts: Counts) -> str:
+def told(counts: Counts) -> str:
+    """How much there is, in words."""
     messages = f"{count(counts.entries, 'message', 'messages')} in maildrops"
     accounts = f"of {count(counts.accounts, 'account', 'accounts')}"
     queued = f"{count(counts.queued, 'recipient', 'recipients')} in the queue"

@@ -27,5 +27,9 @@ class StorageOutdated(StorageError):
     """The database is of an older version and whoever opened it may not change that; the message says what does."""
 
 
+class NoWayBack(StorageError):
+    """A migration cannot be undone, or there is none; the message says why and what to do."""
+
+
 class DirectoryConflict(StorageError):
     """A change to the directory contradicts what is there; the message is for the operator."""

@@ -61,6 +61,22 @@ class Flaw:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What a migration of a copy came to. With `before` equal to `after` there was nothing to do."""
+
+    before: int
+    after: int
+    changes: tuple[str, ...] = ()
+    flaws: tuple[Flaw, ...] = ()
+    copy_s: float = 0.0
+    migration_s: float = 0.0
+    check_s: float = 0.0
+    needed_octets: int = 0
+    """What must be free for the migration itself."""
+    free_octets: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """What is to be backed up besides the store, and for whom. `house`: name in the backup → file."""
 
@@ -107,3 +123,17 @@ class Restored:
     dropped: int = 0
     """Recipients and entries left out: of a snapshot, whose content was deleted since; of a backup, damaged ones."""
     set_aside: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledBack:
+    """A database was brought back to the schema before its last migration; all mail is in it."""
+
+    before: int
+    after: int
+    migrated_at: float
+    snapshot: Path
+    """The state of the newer schema, from before the way back."""
+    left_out: tuple[str, ...]
+    """What the older schema has no place for, in words."""
+    counts: Counts

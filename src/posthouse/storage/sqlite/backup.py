@@ -33,7 +33,7 @@ from posthouse.storage.sqlite.copying import (
     write_manifest,
 )
 from posthouse.storage.sqlite.hold import SweepLock
-from posthouse.storage.sqlite.migrate import vacuum_into
+from posthouse.storage.sqlite.snapshots import vacuum_into
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.upkeep import HOUSE, Counts, Manifest, Order, Progress, Tell
 

@@ -76,18 +76,18 @@ class Inspector:
         self.wrong_folders: list[int] = []
         self.unlisted_messages: list[str] = []
 
-    async def flaws(self) -> AsyncGenerator[Flaw, None]:
-        """What is wrong, as it is found."""
+    async def flaws(self, *, rows_only: bool = False) -> AsyncGenerator[Flaw, None]:
+        """What is wrong, as it is found. `rows_only`: content is not read, nor the folder looked at."""
         steps = (
             self._structure(),
             self._identities(),
-            self._contents(),
+            *(() if rows_only else (self._contents(),)),
             self._pages("entries", _ENTRIES, 2, _entry_flaw),
             self._pages("folders", _FOLDERS, 1, self._folder_flaw),
             self._pages("messages", _MESSAGES, 1, self._message_flaw),
             self._pages("spool", _SPOOL, 2, _spool_flaw),
             self._pages("events", _EVENTS, 2, _event_flaw),
-            self._files(),
+            *(() if rows_only else (self._files(),)),
         )
         for step in steps:
             try:

@@ -10,7 +10,6 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import TypeAlias
@@ -18,19 +17,16 @@ from typing import TypeAlias
 import apsw
 
 from posthouse import __version__
-from posthouse.mail.words import size
-from posthouse.storage.errors import StorageBusy, StorageDamaged, StorageFull, StorageOutdated
+from posthouse.storage.errors import StorageBusy, StorageDamaged, StorageOutdated
 from posthouse.storage.filesystem import FileSystem
-from posthouse.storage.sqlite.connection import APPLICATION_ID, open_writable, row, rows
-from posthouse.storage.upkeep import Migrated
+from posthouse.storage.sqlite.connection import APPLICATION_ID, row, rows
+from posthouse.storage.sqlite.holdings import Digests, digests_of
+from posthouse.storage.sqlite.snapshots import require_room, snapshot_path, snapshots, write_snapshot
+from posthouse.storage.upkeep import Migrated, Progress, Tell, tell_nobody
 
 Migrations: TypeAlias = tuple[tuple[int, str], ...]
 OnMigrated: TypeAlias = Callable[[Migrated], None]
 
-SPARE_OCTETS = 16 * 1024 * 1024
-"""Room that must be left beside the snapshot, for the migration's own writes."""
-_SNAPSHOT = "posthouse-schema-{schema}-{at}.snapshot"
-_PARTIAL = "posthouse-snapshot.partial"
 _LOCK = "migrate.lock"
 _TRIES = 5
 
@@ -51,6 +47,7 @@ def bring_up(
     file_system: FileSystem,
     now: float,
     on_migrated: OnMigrated | None,
+    tell: Tell = tell_nobody,
 ) -> None:
     """Make it a database of the newest known schema.
 
@@ -59,25 +56,25 @@ def bring_up(
     """
     newest = known[-1][0]
     for _ in range(_TRIES):
-        schema = _schema(connection)
+        schema = schema_of(connection)
         if schema > newest:
             raise StorageDamaged(newer(connection, path, schema, newest))
         if schema == newest:
             return
         if not schema:
-            if _apply(connection, known, schema, now, unchanged_since=None):
+            if apply(connection, known, schema, now, unchanged_since=None):
                 return
             continue
         if on_migrated is None:
             raise StorageOutdated(
                 f"{path}: made by an older posthouse (schema {schema}; this version needs {newest}); "
-                "bring it up with: posthouse migrate (or start posthouse serve)"
+                "bring it up with: posthouse upgrade (or start posthouse serve)"
             )
-        with _alone(path.parent):
+        with alone(path.parent):
             # (Workers of one house start together; who waited here finds it done.)
-            if _schema(connection) != schema:
+            if schema_of(connection) != schema:
                 continue
-            snapshot = _migrate(connection, path, known, schema, vfs, file_system, now)
+            snapshot = _migrate(connection, path, known, schema, vfs, file_system, now, tell)
         if snapshot is not None:
             on_migrated(Migrated(path=path, before=schema, after=newest, snapshot=snapshot))
             return
@@ -85,7 +82,7 @@ def bring_up(
 
 
 @contextmanager
-def _alone(data_dir: Path) -> Iterator[None]:
+def alone(data_dir: Path) -> Iterator[None]:
     """One process migrates; others wait here."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(data_dir / _LOCK, flags, 0o600)
@@ -102,16 +99,16 @@ def newer(connection: apsw.Connection, path: Path, schema: int, newest: int) -> 
     if row(connection, "SELECT 1 FROM sqlite_schema WHERE name = 'migrations'") is not None:
         applied = row(connection, "SELECT posthouse FROM migrations WHERE number = ?", (schema,))
     program = f"posthouse {applied[0]}" if applied is not None else "that one"
-    snapshots = sorted(path.parent.glob(_SNAPSHOT.format(schema="[0-9]*", at="*")), key=lambda one: one.name[-25:])
-    readable = [one for one in snapshots if int(one.name.split("-")[2]) <= newest]
-    back = f", or go back to before the migration with: posthouse restore {readable[-1]}" if readable else ""
+    readable = [snapshot for of, snapshot in snapshots(path.parent) if of <= newest]
+    back = f", or lose what came since: posthouse restore {readable[-1]}" if readable else ""
     return (
         f"{path}: written by a newer version (schema {schema}); this is posthouse {__version__}, which reads up to "
-        f"schema {newest}; install {program}{back}"
+        f"schema {newest}; install {program} (to come back here, run with it: posthouse rollback){back}"
     )
 
 
-def _schema(connection: apsw.Connection) -> int:
+def schema_of(connection: apsw.Connection) -> int:
+    """The number of the last migration applied; 0 for an empty database."""
     schema = connection.pragma("user_version")
     assert isinstance(schema, int)
     return schema
@@ -125,75 +122,51 @@ def _migrate(
     vfs: str | None,
     file_system: FileSystem,
     now: float,
+    tell: Tell,
 ) -> Path | None:
     """The snapshot, once the migrations are committed; None, with nothing changed, when another process wrote."""
+
+    def change(seen: int) -> bool:
+        tell(Progress("migration", 0, 0))
+        return apply(connection, known, schema, now, unchanged_since=seen)
+
+    return after_snapshot(connection, path, change, vfs=vfs, file_system=file_system, now=now, tell=tell)
+
+
+def after_snapshot(
+    connection: apsw.Connection,
+    path: Path,
+    change: Callable[[int], bool],
+    *,
+    vfs: str | None,
+    file_system: FileSystem,
+    now: float,
+    tell: Tell,
+) -> Path | None:
+    """Take a snapshot, then call `change` with the data version that it shows; the snapshot, or None when it refused.
+
+    The snapshot goes where nothing was changed.
+    """
     seen = connection.pragma("data_version")
     assert isinstance(seen, int)
-    at = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-    snapshot = path.parent / _SNAPSHOT.format(schema=schema, at=at)
-    _require_room(connection, path, file_system)
-    write_snapshot(path, snapshot, vfs=vfs, file_system=file_system)
+    snapshot = snapshot_path(path.parent, schema_of(connection), now)
+    require_room(connection, path, file_system, what="the snapshot that precedes a migration")
+    write_snapshot(path, snapshot, vfs=vfs, file_system=file_system, tell=tell)
     try:
-        applied = _apply(connection, known, schema, now, unchanged_since=seen)
-    except _CommitFailed as exc:
-        # Nobody knows whether the migration will be there after a restart: the snapshot stays.
+        changed = change(seen)
+    except CommitFailed as exc:
+        # Nobody knows whether the change will be there after a restart: the snapshot stays.
         raise exc.error from exc
     except BaseException:
         file_system.remove(snapshot)
         raise
-    if not applied:
+    if not changed:
         file_system.remove(snapshot)
         return None
     return snapshot
 
 
-def _require_room(connection: apsw.Connection, path: Path, file_system: FileSystem) -> None:
-    pages, free_pages, page_octets = (
-        int(str(connection.pragma(name))) for name in ("page_count", "freelist_count", "page_size")
-    )
-    needed = (pages - free_pages) * page_octets + SPARE_OCTETS
-    free = file_system.free_octets(path.parent)
-    if free < needed:
-        raise StorageFull(
-            f"{path}: the snapshot that precedes a migration needs {size(needed)} and {size(free)} are free; nothing "
-            f"was changed: make room in {path.parent}, and start again"
-        )
-
-
-def write_snapshot(path: Path, snapshot: Path, *, vfs: str | None, file_system: FileSystem) -> None:
-    """A copy of the database at one moment, durable under its final name or not there at all."""
-    partial = snapshot.parent / _PARTIAL
-    file_system.remove(partial)
-    try:
-        vacuum_into(path, partial, vfs=vfs, file_system=file_system)
-        file_system.rename(partial, snapshot)
-        file_system.sync_folder(snapshot.parent)
-    except apsw.FullError as exc:
-        raise StorageFull(f"{snapshot}: the disk is full; nothing was changed: make room, and start again") from exc
-    finally:
-        file_system.remove(partial)
-
-
-def vacuum_into(
-    path: Path, target: Path, *, vfs: str | None, file_system: FileSystem, tick: Callable[[], bool] | None = None
-) -> None:
-    """Copy the database into a file that was not there, mode 0600, and sync it; its name is the caller's to sync.
-
-    `tick` is called now and then meanwhile; True ends it (InterruptError).
-    """
-    file_system.close(file_system.create(target))
-    # A connection of its own: one that only reads may not do this, and the writer's must not be kept.
-    connection = open_writable(path, vfs=vfs)
-    try:
-        if tick is not None:
-            connection.set_progress_handler(tick, 10_000)
-        connection.execute("VACUUM INTO ?", (os.fspath(target),))
-    finally:
-        connection.close(True)
-    file_system.sync_file(target)
-
-
-class _CommitFailed(Exception):
+class CommitFailed(Exception):
     """COMMIT failed: whether the transaction is there after a restart is not known."""
 
     def __init__(self, error: apsw.Error) -> None:
@@ -201,26 +174,43 @@ class _CommitFailed(Exception):
         self.error = error
 
 
-def _apply(
+def apply(
     connection: apsw.Connection, known: Migrations, schema: int, now: float, *, unchanged_since: int | None
 ) -> bool:
     """All migrations above `schema` in one transaction; False when another process was faster, or wrote since."""
+    todo = [(number, sql) for number, sql in known if number > schema]
+
+    def change() -> None:
+        for _, sql in todo:
+            connection.execute(sql)
+        note(connection, [number for number, _ in todo], now)
+
+    return change_schema(connection, schema, known[-1][0], change, unchanged_since=unchanged_since)
+
+
+def change_schema(
+    connection: apsw.Connection, before: int, after: int, change: Callable[[], None], *, unchanged_since: int | None
+) -> bool:
+    """Change the schema in one transaction; False, with nothing changed, when it was not `before` or somebody wrote.
+
+    Raises StorageDamaged, with nothing changed, where the mail would not be the same; CommitFailed.
+    """
     # Rebuilding a table that others refer to needs this off, and it cannot be set inside a transaction.
     connection.execute("PRAGMA foreign_keys=OFF")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if _schema(connection) != schema or unchanged_since not in (None, connection.pragma("data_version")):
+        if schema_of(connection) != before or unchanged_since not in (None, connection.pragma("data_version")):
             connection.execute("ROLLBACK")
             return False
-        todo = [(number, sql) for number, sql in known if number > schema]
-        for _, sql in todo:
-            connection.execute(sql)
+        mail = digests_of(connection) if before else None
+        change()
         broken = rows(connection, "PRAGMA foreign_key_check")
         if broken:
             raise StorageDamaged(f"the migration would leave {len(broken)} rows that refer to nothing ({broken[0]})")
-        _note(connection, [number for number, _ in todo], now)
+        if mail is not None:
+            _require_same(mail, digests_of(connection))
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version={known[-1][0]}")
+        connection.execute(f"PRAGMA user_version={after}")
         _commit(connection)
     finally:
         if connection.in_transaction:
@@ -229,14 +219,22 @@ def _apply(
     return True
 
 
+def _require_same(before: Digests, after: Digests) -> None:
+    """Whatever a migration does, mail is what it was."""
+    changed = sorted(table for table in before if before[table] != after.get(table))
+    if changed:
+        raise StorageDamaged(f"the migration would change mail (in {', '.join(changed)}); nothing was changed")
+
+
 def _commit(connection: apsw.Connection) -> None:
     try:
         connection.execute("COMMIT")
     except apsw.Error as exc:
-        raise _CommitFailed(exc) from exc
+        raise CommitFailed(exc) from exc
 
 
-def _note(connection: apsw.Connection, numbers: list[int], now: float) -> None:
+def note(connection: apsw.Connection, numbers: list[int], now: float) -> None:
+    """Write down which program applied these migrations; before schema 3 there is no place for it."""
     if row(connection, "SELECT 1 FROM sqlite_schema WHERE name = 'migrations'") is None:
         return
     applied = [(number, __version__, now) for number in numbers]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
 
 from posthouse.storage.errors import StorageDamaged
 from posthouse.storage.filesystem import FileSystem
-from posthouse.storage.sqlite.connection import APPLICATION_ID, check_library, open_writable, row, rows
+from posthouse.storage.sqlite.connection import APPLICATION_ID, DATABASE, check_library, open_writable, row, rows
+from posthouse.storage.sqlite.copying import counts_of, told_about
 from posthouse.storage.sqlite.migrate import Migrations, OnMigrated, bring_up, migrations
+from posthouse.storage.upkeep import Counts, Migrated, Tell, tell_nobody
 
 QUICK_CHECK_OCTETS = 16 * 1024 * 1024
 """Up to this size every page is checked when opening; above it, only the ends of each table."""
@@ -25,6 +29,7 @@ def open_database(
     now: float,
     on_migrated: OnMigrated | None = None,
     known: Migrations | None = None,
+    tell: Tell = tell_nobody,
 ) -> apsw.Connection:
     """The writer's connection to a database of this version.
 
@@ -33,7 +38,7 @@ def open_database(
     check_library()
     if create and vfs is None:
         _create_private(path)
-    try:
+    with _in_words(path):
         connection = open_writable(path, vfs=vfs, create=create)
         try:
             _check_ours(connection, path, may_be_empty=create)
@@ -45,11 +50,55 @@ def open_database(
                 file_system=file_system,
                 now=now,
                 on_migrated=on_migrated,
+                tell=tell,
             )
             _check_structure(connection, path)
+            check_whole(connection, path)
         except BaseException:
             connection.close(True)
             raise
+    if create:
+        file_system.sync_folder(path.parent)
+    return connection
+
+
+def upgrade(data_dir: Path, *, now: float, disk: FileSystem, tell: Tell) -> tuple[Migrated | None, Counts]:
+    """Migrate, where there is something to do, and nothing else. Raises StorageError, nothing changed."""
+    done: list[Migrated] = []
+    with told_about("the upgrade failed", data_dir):
+        connection = open_database(
+            data_dir / DATABASE,
+            vfs=None,
+            create=False,
+            file_system=disk,
+            now=now,
+            on_migrated=done.append,
+            tell=tell,
+        )
+        try:
+            return (done[0] if done else None), counts_of(connection)
+        finally:
+            connection.close(True)
+
+
+@contextmanager
+def opened_as_it_is(path: Path, *, vfs: str | None) -> Iterator[apsw.Connection]:
+    """A connection that may write to a database of ours, of whatever schema. Raises StorageDamaged."""
+    check_library()
+    with _in_words(path):
+        connection = open_writable(path, vfs=vfs)
+        try:
+            _check_ours(connection, path, may_be_empty=False)
+            yield connection
+        finally:
+            connection.close(True)
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """What SQLite says of a file that cannot be used, and what to do."""
+    try:
+        yield
     except apsw.CantOpenError as exc:
         raise StorageDamaged(
             f"{path}: there is no database that can be opened; run: posthouse restore DIR, "
@@ -61,9 +110,6 @@ def open_database(
         ) from exc
     except apsw.CorruptError as exc:
         raise _damaged(path, str(exc)) from exc
-    if create:
-        file_system.sync_folder(path.parent)
-    return connection
 
 
 def _create_private(path: Path) -> None:
@@ -94,6 +140,17 @@ def _check_structure(connection: apsw.Connection, path: Path) -> None:
         key = rows(connection, "SELECT name FROM pragma_table_info(?) WHERE pk = 1", (table,))[0][0]
         for order in ("ASC", "DESC"):
             rows(connection, f'SELECT * FROM "{table}" ORDER BY "{key}" {order} LIMIT 1')
+
+
+def check_whole(connection: apsw.Connection, path: Path) -> None:
+    """A database that was copied without the folder of its content files is half of a house."""
+    if (path.parent / "content").is_dir():
+        return
+    if row(connection, "SELECT 1 FROM contents WHERE file IS NOT NULL LIMIT 1") is not None:
+        raise StorageDamaged(
+            f"{path.parent} is half of a house: its folder content/ with the large messages is missing; copy that too "
+            "(with the house ended), or run: posthouse restore DIR"
+        )
 
 
 def _damaged(path: Path, what: str) -> StorageDamaged:

@@ -432,7 +432,8 @@ class House:
             "database migrated",
             from_schema=migrated.before,
             to_schema=migrated.after,
-            return_with=f"posthouse restore {migrated.snapshot}",
+            return_with="posthouse rollback",
+            snapshot=str(migrated.snapshot),
         )
 
     async def _end_sessions(self, attempts: list[asyncio.Task[None]]) -> None:

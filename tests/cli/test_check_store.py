@@ -46,12 +46,12 @@ def test_only_who_may_migrates(command: Command) -> None:
     (command.folder / "posthouse.toml").write_text(CONFIG)
     make_old(command.folder)
     for only_looks in (("queue", "list"), ("account", "list"), ("check", "--store"), ("journey", "--refused")):
-        assert command.run(*only_looks).failed_with("older posthouse", "posthouse migrate")
+        assert command.run(*only_looks).failed_with("older posthouse", "posthouse upgrade")
     assert "older posthouse" in command.run("check").out
     assert list(command.folder.glob("*.snapshot")) == []
     out = command.run("migrate").out
     (snapshot,) = command.folder.glob("*.snapshot")
-    assert f"posthouse restore {snapshot}" in out
+    assert str(snapshot) in out
     assert "of this version already" in command.run("migrate").out
     assert command.run("queue", "list").out == "Nothing waits.\n"
 
@@ -63,7 +63,8 @@ def test_serve_migrates_and_says_how_to_return(command: Command) -> None:
         assert command.run("queue", "list").out == "Nothing waits.\n"
     (snapshot,) = command.folder.glob("*.snapshot")
     (line,) = [line for line in house.log.getvalue().splitlines() if "database migrated" in line]
-    assert json.loads(line)["return_with"] == f"posthouse restore {snapshot}"
+    told = json.loads(line)
+    assert (told["return_with"], told["snapshot"]) == ("posthouse rollback", str(snapshot))
 
 
 def test_a_house_that_runs_is_not_migrated_under_its_feet(command: Command) -> None:

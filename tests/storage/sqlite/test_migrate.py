@@ -83,7 +83,7 @@ async def test_a_new_database_has_no_snapshot_and_says_who_made_it(tmp_path: Pat
 
 async def test_who_only_looks_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     path = make_old(tmp_path)
-    with pytest.raises(StorageOutdated, match=r"schema 1.*posthouse migrate"):
+    with pytest.raises(StorageOutdated, match=r"schema 1.*posthouse upgrade"):
         await SqliteStorage.open(tmp_path, clock=SetClock(NOW), random=SeededRandom(1))
     assert schema_and_mail(path) == (1, 1)
     assert names(path) == {DATABASE}

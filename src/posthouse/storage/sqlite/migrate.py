@@ -223,7 +223,10 @@ def _require_same(before: Digests, after: Digests) -> None:
     """Whatever a migration does, mail is what it was."""
     changed = sorted(table for table in before if before[table] != after.get(table))
     if changed:
-        raise StorageDamaged(f"the migration would change mail (in {', '.join(changed)}); nothing was changed")
+        raise StorageDamaged(
+            f"this would change mail (in {', '.join(changed)}), so nothing was changed; it is a fault of this version: "
+            "go on with the one that served until now"
+        )
 
 
 def _commit(connection: apsw.Connection) -> None:

@@ -59,7 +59,7 @@ async def try_migration(
                 return Trial(before=schema, after=newest)
             require_room(connection, path, disk, what="trying the upgrade on a copy")
             needed_octets = room_needed(connection)
-        with _work_folder(data_dir) as work:
+        with work_folder(data_dir) as work:
             copy = work / DATABASE
             started = seconds()
             vacuum_into(path, copy, vfs=None, file_system=disk, tick=told_of_copy(path, copy, disk, tell))
@@ -81,7 +81,7 @@ async def try_migration(
 
 
 @contextmanager
-def _work_folder(data_dir: Path) -> Iterator[Path]:
+def work_folder(data_dir: Path) -> Iterator[Path]:
     """A folder that is gone afterwards; so are those of trials that died. It is locked while its trial lives."""
     for ruin in data_dir.glob(f"{_WORK}*"):
         _remove_ruin(ruin)

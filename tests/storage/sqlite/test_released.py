@@ -1,0 +1,140 @@
+"""Every schema that a version had: upgraded, used, rolled back, and opened again by the very program of then."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+import posthouse
+from posthouse.mail.address import parse_address
+from posthouse.storage.filesystem import RealFileSystem
+from posthouse.storage.sqlite.changes_of_schema import shape_of
+from posthouse.storage.sqlite.connection import DATABASE
+from posthouse.storage.sqlite.migrate import migrations
+from posthouse.storage.sqlite.rollback import roll_back
+from posthouse.storage.sqlite.schema import upgrade
+from posthouse.storage.sqlite.trial import try_migration
+from posthouse.storage.upkeep import RolledBack, tell_nobody
+from tests.storage.sqlite import then
+
+RELEASED = Path(__file__).parent / "released"
+NEWEST = migrations()[-1][0]
+NOW = then.START + 50 * 86_400
+DISK = RealFileSystem()
+SCHEMAS = sorted(int(path.name.split("-")[1].split(".")[0]) for path in RELEASED.glob("*.tar.xz"))
+
+
+@dataclass(frozen=True, slots=True)
+class Then:
+    """A version of the program, and a house that it made."""
+
+    program: Path
+    house: Path
+
+    def run(self, *arguments: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(self.program)}
+        command = [sys.executable, then.__file__, arguments[0], str(self.house), *arguments[1:]]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    def look(self) -> Any:
+        seen = json.loads(self.run("look"))
+        assert Path(seen.pop("program")).is_relative_to(self.program)
+        assert seen.pop("flaws", []) == []
+        return seen
+
+
+def unpacked(schema: int, folder: Path) -> Then:
+    with tarfile.open(RELEASED / f"schema-{schema}.tar.xz") as packed:
+        packed.extractall(folder, filter="data")
+    (folder / "house").chmod(0o700)
+    return Then(folder, folder / "house")
+
+
+async def look(house: Path) -> Any:
+    """As this version sees it; there is no flaw, which the first versions could not look for."""
+    seen = json.loads(json.dumps(await then.look(house)))
+    assert seen.pop("flaws") == []
+    assert seen.pop("program") == posthouse.__file__
+    return seen
+
+
+async def use_all(house: Path) -> None:
+    """What only later versions know."""
+    storage, clock, _ = await then.opened(house, seed=60)
+    now = clock.now()
+    await storage.credentials.add_app_password(then.LOGINS[0], "phone", verifier="$app$1", scram=None, now=now)
+    await storage.credentials.secret("session")
+    await storage.administration.add_alias(parse_address("x@there.test"), [parse_address(then.LOGINS[0])])
+    await storage.close()
+    # As a restore holds it.
+    connection = apsw.Connection(str(house / DATABASE))
+    connection.execute("UPDATE spool SET held = 2 WHERE held = 1")
+    connection.close()
+
+
+def roll(house: Path, now: float = NOW + 60) -> RolledBack:
+    return roll_back(house, now=now, disk=DISK, tell=tell_nobody)
+
+
+def raise_to_newest(house: Path) -> None:
+    migrated, _ = upgrade(house, now=NOW, disk=DISK, tell=tell_nobody)
+    assert migrated is not None
+
+
+def shape(house: Path) -> Any:
+    connection = apsw.Connection(str(house / DATABASE))
+    try:
+        found = shape_of(connection)
+        tables = {
+            name: connection.execute(f"PRAGMA table_xinfo({name})").fetchall()
+            + connection.execute(f"PRAGMA foreign_key_list({name})").fetchall()
+            for name in found.tables
+        }
+        return tables, found.indexes, connection.pragma("user_version")
+    finally:
+        connection.close()
+
+
+def test_every_schema_but_the_newest_is_kept_here() -> None:
+    assert SCHEMAS[0] == 1
+    assert {number for number, _ in migrations()} - {NEWEST} <= set(SCHEMAS), (
+        "run: python tests/storage/sqlite/released/make.py COMMIT, for the last commit of the schema before"
+    )
+
+
+@pytest.mark.parametrize("schema", [schema for schema in SCHEMAS if schema < NEWEST])
+async def test_an_upgrade_and_its_rollback_lose_nothing(schema: int, tmp_path: Path) -> None:
+    old = unpacked(schema, tmp_path)
+    before = old.look()
+    assert sum(map(len, before["maildrops"].values())) == 47
+    assert len(before["queue"]) == 7
+    shape_before = shape(old.house)
+    trial = await try_migration(old.house, now=NOW, disk=DISK, tell=tell_nobody)
+    assert (trial.before, trial.after, trial.flaws) == (schema, NEWEST, ())
+    assert shape(old.house) == shape_before
+    raise_to_newest(old.house)
+    assert await look(old.house) == before
+    await then.go_on(old.house, 20)
+    await use_all(old.house)
+    since = await look(old.house)
+    assert len(since["accounts"]) == 4
+    done = roll(old.house)
+    assert (done.before, done.after) == (NEWEST, schema)
+    assert shape(old.house) == shape_before
+    assert old.look() == since
+    # The older program goes on with it, and comes back.
+    old.run("go_on_again")
+    seen = old.look()
+    raise_to_newest(old.house)
+    assert await look(old.house) == seen

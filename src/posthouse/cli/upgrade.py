@@ -142,6 +142,10 @@ def rollback(config: ConfigOption = None, json: JsonOption = False) -> None:
     print(f"All mail is in it: {told(done.counts)}.")
     for what in done.left_out:
         print(f"Left out, since the older version does not know it: {what}")
+    if done.held:
+        held = count(done.held, "recipient is held: it", "recipients are held: they")
+        print(f"{held} may have been sent, or must leave by ways that the older version does not know.")
+        print("See them with it: posthouse queue list; send them with: posthouse queue release ID")
     print(f"The state before is in {done.snapshot}")
     print("Install the older version now, then: posthouse serve (this one would upgrade again)")
 

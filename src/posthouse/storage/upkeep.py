@@ -136,4 +136,6 @@ class RolledBack:
     """The state of the newer schema, from before the way back."""
     left_out: tuple[str, ...]
     """What the older schema has no place for, in words."""
+    held: int
+    """Recipients that the older program would send wrongly or twice, and that wait until somebody releases them."""
     counts: Counts

@@ -15,7 +15,10 @@ import apsw
 import pytest
 
 import posthouse
+from posthouse.mail.acceptance import Acceptance, Destination, Forward
 from posthouse.mail.address import parse_address
+from posthouse.mail.content import ContentFacts
+from posthouse.mail.ids import QueueId
 from posthouse.storage.filesystem import RealFileSystem
 from posthouse.storage.sqlite.changes_of_schema import shape_of
 from posthouse.storage.sqlite.connection import DATABASE
@@ -30,6 +33,8 @@ RELEASED = Path(__file__).parent / "released"
 NEWEST = migrations()[-1][0]
 NOW = then.START + 50 * 86_400
 DISK = RealFileSystem()
+OWN_SERVER = Destination("submit.mail.test:465", "mail.test")
+OWN_QUEUE_ID = QueueId("01M00000000000000000000000")
 SCHEMAS = sorted(int(path.name.split("-")[1].split(".")[0]) for path in RELEASED.glob("*.tar.xz"))
 
 
@@ -75,12 +80,59 @@ async def use_all(house: Path) -> None:
     now = clock.now()
     await storage.credentials.add_app_password(then.LOGINS[0], "phone", verifier="$app$1", scram=None, now=now)
     await storage.credentials.secret("session")
+    await storage.administration.add_identity(parse_address("ada@mail.test"), then.LOGINS[0], via=OWN_SERVER.via)
+    await send_through_own_server(storage, clock)
     await storage.administration.add_alias(parse_address("x@there.test"), [parse_address(then.LOGINS[0])])
     await storage.close()
     # As a restore holds it.
     connection = apsw.Connection(str(house / DATABASE))
     connection.execute("UPDATE spool SET held = 2 WHERE held = 1")
     connection.close()
+
+
+async def send_through_own_server(storage: Any, clock: then.Ticking) -> None:
+    """Two recipients that must leave through a provider's server."""
+    now = clock.now()
+    forwards = [
+        Forward(
+            forward_path=parse_address(f"{name}@mail.test"),
+            reverse_path=parse_address("ada@mail.test"),
+            destination=OWN_SERVER,
+            not_before=now,
+            expires_at=now + 432_000,
+            identity="ada@mail.test",
+        )
+        for name in "xy"
+    ]
+    draft = await storage.content.draft()
+    await draft.write(b"Subject: own\r\n\r\n")
+    await storage.accept(
+        Acceptance(
+            queue_id=OWN_QUEUE_ID,
+            accepted_at=now,
+            reverse_path=parse_address("ada@mail.test"),
+            prefix=b"",
+            content=await draft.seal(ContentFacts()),
+            forwards=tuple(forwards),
+        )
+    )
+
+
+async def die_while_sending(house: Path) -> None:
+    """The final dot to a provider's server may have left when the house was killed."""
+    storage, clock, _ = await then.opened(house, seed=65)
+    claim = await storage.spool.claim(OWN_SERVER, 1, clock.now() + 1)
+    assert claim is not None
+    keys = [(row.message.queue_id, row.recipient_number) for row in claim.rows]
+    assert await storage.spool.mark_sending(claim.token, keys, clock.now())
+    storage.abandon()
+
+
+def without_own_server(seen: Any) -> tuple[Any, list[Any]]:
+    """What was seen but the recipients behind a provider's server, and those."""
+    own = [row for row in seen["queue"] if row[0] == OWN_QUEUE_ID]
+    journeys = {queue_id: told for queue_id, told in seen["journeys"].items() if queue_id != OWN_QUEUE_ID}
+    return {**seen, "queue": [row for row in seen["queue"] if row not in own], "journeys": journeys}, own
 
 
 def roll(house: Path, now: float = NOW + 60) -> RolledBack:
@@ -129,10 +181,15 @@ async def test_an_upgrade_and_its_rollback_lose_nothing(schema: int, tmp_path: P
     await use_all(old.house)
     since = await look(old.house)
     assert len(since["accounts"]) == 4
+    await die_while_sending(old.house)
     done = roll(old.house)
     assert (done.before, done.after) == (NEWEST, schema)
     assert shape(old.house) == shape_before
-    assert old.look() == since
+    seen, own = without_own_server(old.look())
+    assert seen == without_own_server(since)[0]
+    # What an older program would send by other ways, or a second time, waits for somebody.
+    assert schema > 5 or ([row[7] for row in own], done.held) == ([True, True], 2)
+    assert ["451 4.4.2" in (row[11] or "") for row in own] == [True, False]
     # The older program goes on with it, and comes back.
     old.run("go_on_again")
     seen = old.look()

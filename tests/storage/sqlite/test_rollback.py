@@ -110,6 +110,21 @@ def test_the_snapshot_has_the_state_before_the_way_back(tmp_path: Path) -> None:
     assert facts(path)[0] == 1
 
 
+def test_what_may_have_been_sent_is_held_for_the_older_program(tmp_path: Path) -> None:
+    path = make_old(tmp_path)
+    bring_up(path)
+    row = "INSERT INTO spool(queue_id, recipient_number, forward_local_part, forward_domain, via, domain, not_before,"
+    row += " expires_at, sending_at, claim_token, claim_incarnation) VALUES ('01QUEUE', "
+    change(path, f"{row} 1, 'r', 'far.test', '', 'far.test', 1.0, 9.0, 5.0, 't', 'dead')")
+    change(path, f"{row} 2, 'r', 'far.test', '', 'far.test', 1.0, 9.0, 5.0, NULL, NULL)")
+    change(path, f"{row} 3, 'r', 'far.test', '', 'far.test', 1.0, 9.0, NULL, NULL, NULL)")
+    assert back(tmp_path).held == 2
+    connection = apsw.Connection(str(path))
+    found = connection.execute("SELECT recipient_number, held, claim_token FROM spool ORDER BY 1").fetchall()
+    connection.close()
+    assert found == [(1, 1, None), (2, 1, None), (3, 0, None)]
+
+
 def test_two_upgrades_are_undone_one_by_one(tmp_path: Path) -> None:
     path = make_old(tmp_path, KNOWN[:3])
     bring_up(path, KNOWN)

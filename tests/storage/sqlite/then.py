@@ -25,7 +25,7 @@ from posthouse.storage.sqlite.storage import SqliteStorage
 
 START = 1_790_000_000.0
 FAR = Destination("", "far.test")
-OWN_SERVER = Destination("submit.provider.test:465", "provider.test")
+ALSO_FAR = Destination("", "farther.test")
 LOGINS = ("ada@here.test", "bob@here.test", "carol@there.test")
 SENDER = parse_address("sender@far.test")
 TOGETHER = 200
@@ -113,9 +113,9 @@ async def take_one(storage: Any, clock: Ticking, chance: Chance, number: int) ->
             expires_at=now + 432_000,
             original_recipient=f"rfc822;r{number}@far.test",
             notify=frozenset({Notify.FAILURE, Notify.DELAY}),
-            identity=LOGINS[0] if to is OWN_SERVER else None,
+            identity=LOGINS[0] if to is ALSO_FAR else None,
         )
-        for each, to in enumerate((FAR, OWN_SERVER) if number % 10 == 0 else ())
+        for each, to in enumerate((FAR, ALSO_FAR) if number % 10 == 0 else ())
     )
     accepted = Accepted(
         queue_id=queue_id,

@@ -16,6 +16,8 @@ from posthouse.mail.reply import reply
 from posthouse.storage.sqlite.connection import rows
 from posthouse.storage.sqlite.journey import append_events
 
+MARKS_SINCE_SCHEMA = 5
+"""A database of an older one has no marks of what may have been sent through an identity's own server."""
 FREED_AT_ONCE = 500
 """Rows, in one transaction."""
 ALONE_FROM = 2

@@ -19,7 +19,7 @@ import apsw
 
 from posthouse.storage.errors import StorageBusy, StorageDamaged
 from posthouse.storage.filesystem import FileSystem
-from posthouse.storage.sqlite.claims import OF_ANYBODY, free
+from posthouse.storage.sqlite.claims import MARKS_SINCE_SCHEMA, OF_ANYBODY, free
 from posthouse.storage.sqlite.connection import APPLICATION_ID, DATABASE, open_writable, row, rows
 from posthouse.storage.sqlite.copying import copy_file, counts_of, read_manifest, told_about
 from posthouse.storage.sqlite.migrate import migrations, newer
@@ -27,8 +27,6 @@ from posthouse.storage.upkeep import HOUSE, Manifest, Progress, Restored, Tell
 
 HELD_BY_RESTORE = 2
 """In `spool.held`: 1 is what an operator held."""
-MARKS_SINCE_SCHEMA = 5
-"""A snapshot of an older one has no marks of what may have been sent through an identity's own server."""
 _STORE_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm")
 _WORK = ".restore-"
 _PAGE = 500

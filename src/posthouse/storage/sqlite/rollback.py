@@ -17,6 +17,7 @@ from posthouse.mail.words import count, duration, moment
 from posthouse.storage.errors import NoWayBack, StorageBusy, StorageDamaged
 from posthouse.storage.filesystem import FileSystem
 from posthouse.storage.sqlite.changes_of_schema import row_counts
+from posthouse.storage.sqlite.claims import MARKS_SINCE_SCHEMA, OF_ANYBODY, free
 from posthouse.storage.sqlite.connection import DATABASE, row, rows
 from posthouse.storage.sqlite.copying import counts_of, told_about
 from posthouse.storage.sqlite.migrate import (
@@ -68,6 +69,8 @@ def roll_back(
         before, migrated_at = _last_migration(connection, path, schema, known, now)
         steps = _steps([number for number, _ in known if number > before], ways or ways_back(), path)
         left_out: list[str] = []
+        held = _held(connection)
+        _end_claims(connection, schema, now)
 
         def change(seen: int) -> bool:
             tell(Progress("way back", 0, 0))
@@ -88,6 +91,7 @@ def roll_back(
             migrated_at=migrated_at,
             snapshot=snapshot,
             left_out=tuple(left_out),
+            held=_held(connection) - held,
             counts=counts_of(connection),
         )
 
@@ -134,6 +138,19 @@ def _steps(numbers: list[int], ways: WaysBack, path: Path) -> list[str]:
         if number not in ways:
             raise NoWayBack(f"{path}: migration {number} cannot be undone; stay with this version")
     return [ways[number] for number in sorted(numbers, reverse=True)]
+
+
+def _end_claims(connection: apsw.Connection, schema: int, now: float) -> None:
+    """As this version does it after a crash: the older one would not know what may have been sent already."""
+    if schema >= MARKS_SINCE_SCHEMA:
+        with connection:
+            while free(connection, OF_ANYBODY, (), now):
+                pass
+
+
+def _held(connection: apsw.Connection) -> int:
+    number: int = row(connection, "SELECT count(*) FROM spool WHERE held <> 0")[0]
+    return number
 
 
 def _undo(connection: apsw.Connection, steps: list[str], before: int) -> list[str]:

@@ -49,11 +49,8 @@ from posthouse.storage.errors import StorageError
 from posthouse.storage.filesystem import RealFileSystem
 from posthouse.storage.interfaces import Storage
 from posthouse.storage.sqlite.restore import restore_backup, restore_snapshot
-from posthouse.storage.sqlite.rollback import roll_back
-from posthouse.storage.sqlite.schema import upgrade
 from posthouse.storage.sqlite.storage import SqliteStorage
-from posthouse.storage.sqlite.trial import try_migration
-from posthouse.storage.upkeep import Counts, Migrated, Restored, Retention, RolledBack, Tell, Trial
+from posthouse.storage.upkeep import Migrated, Restored, Retention, Tell
 from posthouse.workers import Part, lock_folder
 
 Make = Callable[[Stream], SmtpSession | Pop3Session]
@@ -110,21 +107,6 @@ def restore_storage(
     if not source.is_dir():
         return restore_snapshot(source, data_dir, now=now, disk=disk, tell=tell)
     return restore_backup(source, data_dir, now=now, disk=disk, tell=tell, leave_out_damaged=leave_out_damaged)
-
-
-def upgrade_storage(config: Config, world: World, tell: Tell) -> tuple[Migrated | None, Counts]:
-    """Bring the store to this version. The caller keeps `serve` away. Raises StorageError."""
-    return upgrade(config.data_dir, now=world.clock.now(), disk=RealFileSystem(), tell=tell)
-
-
-async def try_upgrade(config: Config, world: World, tell: Tell) -> Trial:
-    """What `upgrade_storage` would do, tried on a copy; a house may serve meanwhile. Raises StorageError."""
-    return await try_migration(config.data_dir, now=world.clock.now(), disk=RealFileSystem(), tell=tell)
-
-
-def roll_back_storage(config: Config, world: World, tell: Tell) -> RolledBack:
-    """Undo the last upgrade and keep all mail. The caller keeps `serve` away. Raises StorageError."""
-    return roll_back(config.data_dir, now=world.clock.now(), disk=RealFileSystem(), tell=tell)
 
 
 class House:

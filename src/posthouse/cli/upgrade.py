@@ -54,12 +54,13 @@ def upgrade(
     if check:
         _try(loaded, as_json=json)
         return
-    from posthouse.app import World, upgrade_storage
+    from posthouse.storage.filesystem import RealFileSystem
+    from posthouse.storage.sqlite import schema
 
     with not_served(loaded.data_dir, "upgrade"), progress_shown() as tell:
         started = time.monotonic()
         try:
-            migrated, counts = upgrade_storage(loaded, World(), tell)
+            migrated, counts = schema.upgrade(loaded.data_dir, now=time.time(), disk=RealFileSystem(), tell=tell)
         except StorageError as exc:
             raise Problem(str(exc) or type(exc).__name__) from exc
     if json:
@@ -79,11 +80,12 @@ def upgrade(
 def _try(config: Config, *, as_json: bool) -> None:
     import asyncio
 
-    from posthouse.app import World, try_upgrade
+    from posthouse.storage.filesystem import RealFileSystem
+    from posthouse.storage.sqlite.trial import try_migration
 
     with progress_shown() as tell:
         try:
-            trial = asyncio.run(try_upgrade(config, World(), tell))
+            trial = asyncio.run(try_migration(config.data_dir, now=time.time(), disk=RealFileSystem(), tell=tell))
         except StorageError as exc:
             raise Problem(str(exc) or type(exc).__name__) from exc
     short = trial.free_octets < trial.needed_octets
@@ -125,13 +127,14 @@ def rollback(config: ConfigOption = None, json: JsonOption = False) -> None:
     only this one knows the way. Mail, accounts and passwords stay as they are now; what the older version has no place
     for is named, and is kept in a snapshot.
     """
-    from posthouse.app import World, roll_back_storage
+    from posthouse.storage.filesystem import RealFileSystem
+    from posthouse.storage.sqlite.rollback import roll_back
 
     loaded = _loaded(config)
     with not_served(loaded.data_dir, "roll back"), progress_shown() as tell:
         started = time.monotonic()
         try:
-            done = roll_back_storage(loaded, World(), tell)
+            done = roll_back(loaded.data_dir, now=time.time(), disk=RealFileSystem(), tell=tell)
         except StorageError as exc:
             raise Problem(str(exc) or type(exc).__name__) from exc
     if json:

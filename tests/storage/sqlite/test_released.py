@@ -7,9 +7,8 @@ import os
 import subprocess
 import sys
 import tarfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import apsw
 import pytest
@@ -19,6 +18,7 @@ from posthouse.mail.acceptance import Acceptance, Destination, Forward
 from posthouse.mail.address import parse_address
 from posthouse.mail.content import ContentFacts
 from posthouse.mail.ids import QueueId
+from posthouse.mail.journey import JourneyEvent, from_json
 from posthouse.storage.filesystem import RealFileSystem
 from posthouse.storage.sqlite.changes_of_schema import shape_of
 from posthouse.storage.sqlite.connection import DATABASE
@@ -38,12 +38,14 @@ OWN_QUEUE_ID = QueueId("01M00000000000000000000000")
 SCHEMAS = sorted(int(path.name.split("-")[1].split(".")[0]) for path in RELEASED.glob("*.tar.xz"))
 
 
-@dataclass(frozen=True, slots=True)
 class Then:
     """A version of the program, and a house that it made."""
 
-    program: Path
-    house: Path
+    def __init__(self, program: Path, house: Path) -> None:
+        self.program = program
+        self.house = house
+        self.kinds: set[str] = set()
+        """Of journey events that it knows; told by `look`."""
 
     def run(self, *arguments: str) -> str:
         environment = {**os.environ, "PYTHONPATH": str(self.program)}
@@ -56,6 +58,7 @@ class Then:
         seen = json.loads(self.run("look"))
         assert Path(seen.pop("program")).is_relative_to(self.program)
         assert seen.pop("flaws", []) == []
+        self.kinds = set(seen.pop("kinds"))
         return seen
 
 
@@ -71,6 +74,7 @@ async def look(house: Path) -> Any:
     seen = json.loads(json.dumps(await then.look(house)))
     assert seen.pop("flaws") == []
     assert seen.pop("program") == posthouse.__file__
+    assert seen.pop("kinds")
     return seen
 
 
@@ -82,6 +86,9 @@ async def use_all(house: Path) -> None:
     await storage.credentials.secret("session")
     await storage.administration.add_identity(parse_address("ada@mail.test"), then.LOGINS[0], via=OWN_SERVER.via)
     await send_through_own_server(storage, clock)
+    (first, *_) = await storage.spool.list()
+    kinds = [kind.__name__.lower() for kind in get_args(JourneyEvent)]
+    await storage.journey.append([from_json(kind, first.message.queue_id, now, "{}") for kind in kinds])
     await storage.administration.add_alias(parse_address("x@there.test"), [parse_address(then.LOGINS[0])])
     await storage.close()
     # As a restore holds it.
@@ -128,6 +135,14 @@ async def die_while_sending(house: Path) -> None:
     storage.abandon()
 
 
+def told_in(seen: Any, kinds: set[str]) -> Any:
+    """With events of these kinds only: a way back leaves out the others."""
+    journeys = {
+        queue_id: [event for event in told if event.split()[0] in kinds] for queue_id, told in seen["journeys"].items()
+    }
+    return {**seen, "journeys": journeys}
+
+
 def without_own_server(seen: Any) -> tuple[Any, list[Any]]:
     """What was seen but the recipients behind a provider's server, and those."""
     own = [row for row in seen["queue"] if row[0] == OWN_QUEUE_ID]
@@ -165,6 +180,13 @@ def test_every_schema_but_the_newest_is_kept_here() -> None:
     )
 
 
+def test_a_new_kind_of_event_comes_with_a_migration(tmp_path: Path) -> None:
+    last = unpacked(SCHEMAS[-1], tmp_path)
+    last.look()
+    now = {kind.__name__ for kind in get_args(JourneyEvent)}
+    assert SCHEMAS[-1] < NEWEST or last.kinds == now, "its way back deletes what older programs cannot read"
+
+
 @pytest.mark.parametrize("schema", [schema for schema in SCHEMAS if schema < NEWEST])
 async def test_an_upgrade_and_its_rollback_lose_nothing(schema: int, tmp_path: Path) -> None:
     old = unpacked(schema, tmp_path)
@@ -186,7 +208,7 @@ async def test_an_upgrade_and_its_rollback_lose_nothing(schema: int, tmp_path: P
     assert (done.before, done.after) == (NEWEST, schema)
     assert shape(old.house) == shape_before
     seen, own = without_own_server(old.look())
-    assert seen == without_own_server(since)[0]
+    assert seen == told_in(without_own_server(since)[0], old.kinds)
     # What an older program would send by other ways, or a second time, waits for somebody.
     assert schema > 5 or ([row[7] for row in own], done.held) == ([True, True], 2)
     assert ["451 4.4.2" in (row[11] or "") for row in own] == [True, False]

@@ -11,14 +11,14 @@ import json
 import random
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import posthouse
 from posthouse.mail.acceptance import Acceptance, Destination, Forward, Notify, Placement, Ret
 from posthouse.mail.address import parse_address
 from posthouse.mail.content import ContentFacts
 from posthouse.mail.ids import Uidl, new_queue_id
-from posthouse.mail.journey import Accepted, Attempted, Deleted, Operated, Placed, Queued
+from posthouse.mail.journey import Accepted, Attempted, Deleted, JourneyEvent, Operated, Placed, Queued
 from posthouse.mail.maildrop import MaildropLock
 from posthouse.mail.spool import Settled, Settlement
 from posthouse.storage.sqlite.storage import SqliteStorage
@@ -201,7 +201,14 @@ def attempted(row: Any, at: float) -> Attempted:
 async def look(folder: Path) -> dict[str, Any]:
     """All that people would miss."""
     storage, _, _ = await opened(folder, seed=90)
-    seen: dict[str, Any] = {"program": posthouse.__file__, "accounts": {}, "maildrops": {}, "journeys": {}}
+    kinds = sorted(kind.__name__ for kind in get_args(JourneyEvent))
+    seen: dict[str, Any] = {
+        "program": posthouse.__file__,
+        "kinds": kinds,
+        "accounts": {},
+        "maildrops": {},
+        "journeys": {},
+    }
     for each in await storage.administration.accounts():
         account = await storage.directory.account(each.login)
         passwords = [] if account is None else [c.verifier for c in account.credentials if c.kind == "password"]

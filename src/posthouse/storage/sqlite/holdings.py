@@ -11,8 +11,8 @@ import apsw
 Digests: TypeAlias = Mapping[str, tuple[int, bytes]]
 """Table → (rows, a digest of all that every schema has in them)."""
 
-# Columns that every schema has, but for claims and holds, which a way back may change so that older programs send
-# nothing twice. A migration that must change one of the others changes this as well, and says why.
+# Columns and kinds of events that every schema has; but not claims and holds, which a way back may change so that older
+# programs send nothing twice. A migration that must change one of the others changes this as well, and says why.
 _KEPT = {
     "contents": "SELECT content, size_octets, sha256, codec, file, length(octets) FROM contents ORDER BY content",
     "messages": """SELECT queue_id, content, accepted_at, reverse_local_part, reverse_domain, prefix, ret, envelope_id,
@@ -26,7 +26,9 @@ _KEPT = {
     "spool": """SELECT queue_id, recipient_number, forward_local_part, forward_domain, reverse_local_part,
         reverse_domain, via, domain, not_before, expires_at, attempts, delay_notified, original_recipient,
         notify, identity, last_reply FROM spool ORDER BY queue_id, recipient_number""",
-    "events": "SELECT queue_id, event_number, at, kind, fields FROM events ORDER BY queue_id, event_number",
+    "events": """SELECT queue_id, event_number, at, kind, fields FROM events
+        WHERE kind IN ('accepted', 'placed', 'queued', 'attempted', 'reported', 'retrieved', 'deleted', 'operated',
+        'refused') ORDER BY queue_id, event_number""",
     "accounts": """SELECT account, login, login_key, quota_octets, suspended, created_at, removed_at
         FROM accounts ORDER BY account""",
     "passwords": "SELECT account, verifier FROM credentials WHERE kind = 'password' ORDER BY credential",

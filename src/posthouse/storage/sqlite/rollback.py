@@ -113,8 +113,8 @@ def _last_migration(
     together = [number for number, at in applied if at == applied[-1][1]] if applied else []
     if not together or applied[-1][0] != schema or together[0] == 1:
         raise NoWayBack(
-            f"{path}: made by a version of this schema ({schema}), never upgraded to it: there is nothing to go back "
-            "to; to return to an earlier state, run: posthouse restore DIR, with a backup"
+            f"{path}: never upgraded, of schema {schema} from the beginning: there is nothing to go back to; an older "
+            "version that knows this schema opens it as it is; to an earlier state returns: posthouse restore DIR"
         )
     migrated_at = applied[-1][1]
     before = max((number for number, _ in known if number < together[0]), default=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from functools import cache
 from pathlib import Path
 
 import apsw
@@ -17,6 +18,7 @@ from tests.storage.sqlite.old import make_old
 
 from posthouse.storage.errors import StorageError
 from posthouse.storage.filesystem import FileSystem, RealFileSystem
+from posthouse.storage.sqlite.changes_of_schema import Shape, shape_of
 from posthouse.storage.sqlite.connection import DATABASE, forget, open_writable
 from posthouse.storage.sqlite.rollback import roll_back, ways_back
 from posthouse.storage.upkeep import RolledBack, tell_nobody
@@ -48,6 +50,30 @@ def upgraded(recorder: Recorder) -> None:
     forget(connection)
 
 
+@cache
+def shapes() -> dict[int, Shape]:
+    """What a database of each of the two schemas looks like."""
+    found = {}
+    with scratch_folder() as folder, recording(folder) as recorder:
+        path = make_old(folder, file_system=recorder.file_system)
+        for schema in (1, SCHEMA):
+            connection = apsw.Connection(str(path))
+            found[schema] = shape_of(connection)
+            connection.close()
+            bring_up(recorder)
+    return found
+
+
+def shape_is_right(path: Path) -> bool:
+    connection = apsw.Connection(str(path))
+    try:
+        schema = connection.pragma("user_version")
+        assert isinstance(schema, int)
+        return shape_of(connection) == shapes()[schema]
+    finally:
+        connection.close()
+
+
 def back(folder: Path, disk: FileSystem, vfs: str | None, now: float) -> RolledBack:
     return roll_back(folder, now=now, disk=disk, tell=tell_nobody, vfs=vfs, known=REBUILDS, ways=WAYS)
 
@@ -60,6 +86,8 @@ def complaint(folder: Path, *, must_be: int | None) -> str | None:
     schema, mail = examined(folder / DATABASE)
     if mail != 2 or schema not in (1, SCHEMA) or must_be not in (None, schema):
         return f"{schema}, {mail}, {must_be}"
+    if not shape_is_right(folder / DATABASE):
+        return f"not what schema {schema} looks like"
     if schema == SCHEMA:
         # Whatever was left, the way back can be gone then.
         back(folder, RealFileSystem(), None, NOW + 120)

@@ -19,13 +19,12 @@ class Shape:
 
 
 def shape_of(connection: apsw.Connection) -> Shape:
-    found = rows(connection, "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name")
     tables = {
         name: tuple(column for (column,) in rows(connection, "SELECT name FROM pragma_table_info(?)", (name,)))
-        for kind, name, _ in found
-        if kind == "table"
+        for name in _tables(connection, "table", "virtual")
     }
-    return Shape(tables, {name: sql for kind, name, sql in found if kind == "index"})
+    indexes = rows(connection, "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND name NOT LIKE 'sqlite_%'")
+    return Shape(tables, dict(indexes))
 
 
 def differences(before: Shape, after: Shape) -> tuple[str, ...]:
@@ -53,6 +52,11 @@ def _of_table(name: str, old: tuple[str, ...] | None, new: tuple[str, ...] | Non
 
 
 def row_counts(connection: apsw.Connection) -> dict[str, int]:
-    """Rows of each table."""
-    names = rows(connection, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-    return {name: row(connection, f'SELECT count(*) FROM "{name}"')[0] for (name,) in names}
+    """Rows of each table; not of indexes that are tables (full text)."""
+    return {name: row(connection, f'SELECT count(*) FROM "{name}"')[0] for name in _tables(connection, "table")}
+
+
+def _tables(connection: apsw.Connection, *kinds: str) -> list[str]:
+    """Their names; what a virtual table keeps its rows in is `shadow`."""
+    found = rows(connection, "SELECT name, type FROM pragma_table_list WHERE schema = 'main' ORDER BY name")
+    return [name for name, kind in found if kind in kinds and not name.startswith("sqlite_")]

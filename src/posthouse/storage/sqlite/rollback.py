@@ -38,7 +38,7 @@ WaysBack: TypeAlias = Mapping[int, str]
 
 KEPT_S = 7 * 24 * 3600.0
 """How long after a migration one may go back."""
-_NOT_KEPT = frozenset({"migrations", "sqlite_sequence"})
+_NOT_KEPT = frozenset({"migrations"})
 
 
 def ways_back() -> WaysBack:

@@ -121,7 +121,7 @@ def _tell_trial(trial: Trial) -> None:
 
 
 def rollback(config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Go back to the schema before the last upgrade, and keep all mail.
+    """Undo the last upgrade, and keep all mail.
 
     The house must have ended; within seven days of the upgrade. Run it before the older version is installed again:
     only this one knows the way. Mail, accounts and passwords stay as they are now; what the older version has no place

@@ -38,6 +38,7 @@ def killed_on_the_way(command: str, folder: Path, whole_s: float, chance: random
 
 
 @pytest.mark.long
+@pytest.mark.conformance("C251")
 async def test_a_hundred_thousand_messages_go_there_and_back(tmp_path: Path) -> None:
     program = unpacked(1, tmp_path / "then").program
     old = Then(program, tmp_path / "house")

@@ -37,7 +37,7 @@ def test_without_doors_nothing_is_ours() -> None:
 
 def machines_own(family: socket.AddressFamily, towards: str) -> str:
     """An address of this machine that is not loopback, if it has one."""
-    return own_addresses._source_towards(family, towards)
+    return own_addresses.source_towards(family, towards)
 
 
 @pytest.mark.parametrize(("family", "towards"), [(socket.AF_INET, "198.51.100.1"), (socket.AF_INET6, "2001:db8::1")])

@@ -46,7 +46,7 @@ def test_takes_what_follows_from_the_host_name(command: Command) -> None:
 
 
 def test_elsewhere_than_on_a_terminal_it_asks_nothing(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(house, "_guess_hostname", lambda: None)
+    monkeypatch.setattr(house, "guess_hostname", lambda *_: None)
     assert command.run("init", "house").failed_with("--hostname")
     assert not Path("house").exists()
 

@@ -13,6 +13,7 @@ from posthouse.cli import (
     accounts,
     app_passwords,
     check,
+    dns,
     house,
     identities,
     messages,
@@ -51,6 +52,7 @@ def _root(
 
 house.register(app)
 check.register(app)
+dns.register(app)
 store.register(app)
 tour.register(app)
 account_import.register(accounts.account)

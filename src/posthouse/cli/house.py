@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import resource
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from posthouse.cli.accounts import new_password
-from posthouse.cli.check import port_advice
+from posthouse.cli.check import AddressOption, checked_addresses
 from posthouse.cli.common import (
     ConfigOption,
     Problem,
@@ -28,6 +28,8 @@ from posthouse.cli.common import (
     require_writable,
     sync_folders,
 )
+from posthouse.cli.first_look import default_doors, guess_hostname, look_around, tell
+from posthouse.cli.obstacles import port_advice, require_startable
 from posthouse.mail.address import Address
 from posthouse.storage.errors import StorageError
 
@@ -45,13 +47,13 @@ hostname = "{hostname}"
 data_dir = "."
 postmaster = "{postmaster}"  # who reads mail to postmaster
 
-[listen]                          # an empty list closes that door
-smtp        = ["0.0.0.0:25"]      # mail from other houses
-submission  = ["0.0.0.0:587"]     # mail from your own people, STARTTLS
-submissions = ["0.0.0.0:465"]     # the same, TLS from the first octet
-pop3s       = ["0.0.0.0:995"]     # mail programs download from here
+[listen]  # an empty list closes that door
+smtp        = {smtp}  # mail from other houses
+submission  = {submission}  # mail from your own people, STARTTLS
+submissions = {submissions}  # the same, TLS from the first octet
+pop3s       = {pop3s}  # mail programs download from here
 
-# [tls]                           # absent: the self-signed pair beside this file
+# [tls]  # absent: the self-signed pair beside this file
 # certificate = "/etc/letsencrypt/live/{hostname}/fullchain.pem"
 # key = "/etc/letsencrypt/live/{hostname}/privkey.pem"
 
@@ -75,32 +77,37 @@ def init(
     account: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="The first account, an address in that domain.")
     ] = None,
+    address: AddressOption = None,
+    network: Annotated[
+        bool, typer.Option("--check-network", help="Try port 25 elsewhere; on a terminal that is done anyhow.")
+    ] = False,
 ) -> None:
     """Make a house: its folder and all that is in it.
 
     That is the configuration, the database, a self-signed certificate, the first domain, and the first account
-    with a password, which is shown once. Asks what it was not told, if on a terminal.
+    with a password, which is shown once. Asks what it was not told, if on a terminal. Prints the DNS records.
     """
+    told = checked_addresses(address)
     if (folder / CONFIG_NAME).exists():
         raise Problem(
             f"{folder / CONFIG_NAME} exists already; run it with: posthouse serve --config {folder}/{CONFIG_NAME}"
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Problem(f"{folder} exists and is not an empty folder; name another one")
-    host = domain_argument(hostname or _ask("This machine's full name", _guess_hostname(), "--hostname"))
-    if "." not in host:
-        raise Problem(f"{host} is not a full name; give --hostname mx.example.org, say")
+    host = _hostname(hostname or _ask("This machine's full name", guess_hostname(domain, told), "--hostname"))
     first_domain = domain_argument(domain or _ask("The domain whose mail it takes", _parent(host), "--domain"))
-    address = address_argument(account or _ask("The first account", f"postmaster@{first_domain}", "--account"))
-    if address.domain != first_domain:
-        raise Problem(f"the account {address} is not in the domain {first_domain}; give --domain {address.domain}")
+    first = address_argument(account or _ask("The first account", f"postmaster@{first_domain}", "--account"))
+    if first.domain != first_domain:
+        raise Problem(f"the account {first} is not in the domain {first_domain}; give --domain {first.domain}")
+    # Before root is given up: who holds a port is not for everybody to see.
+    seen = look_around(host, told, network=network or _on_terminal())
     password = new_password()
-    _make(folder, host, first_domain, address, password)
+    _make(folder, host, first_domain, first, password)
     config = folder / CONFIG_NAME
     print(f"The house {host} is ready in {folder}, with the account")
-    print(f"  login     {address}")
+    print(f"  login     {first}")
     print(f"  password  {password}   (shown this once)")
-    print(f"Start it with:  posthouse serve --config {config}")
+    tell(load_config(config), config, first_domain, seen)
 
 
 def _make(folder: Path, hostname: str, domain: str, address: Address, password: str) -> None:
@@ -140,7 +147,7 @@ def _furnish(made: Path, hostname: str, domain: str, address: Address, password:
     from posthouse.config import load
     from posthouse.net.tls import make_self_signed
 
-    text = _TEMPLATE.format(hostname=hostname, postmaster=address)
+    text = _TEMPLATE.format(hostname=hostname, postmaster=address, **default_doors())
     descriptor = os.open(made / CONFIG_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
@@ -167,21 +174,35 @@ async def _fill(config: Config, world: World, domain: str, address: Address, pas
 
 def _ask(question: str, guess: str | None, option: str) -> str:
     """Ask on a terminal; elsewhere take the guess, or say which option was missing."""
-    if sys.stdin.isatty() and sys.stdout.isatty():
+    if _on_terminal():
         return str(typer.prompt(question, default=guess))
     if guess is None:
-        raise Problem(f"tell {option}: it cannot be found out here")
+        raise Problem(f"the answer to {option} cannot be found out here; run: posthouse init {option} …")
     return guess
 
 
-def _guess_hostname() -> str | None:
-    name = socket.getfqdn()
-    return name if "." in name and not name.startswith("localhost") and not name.endswith(".arpa") else None
+def _on_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _parent(hostname: str) -> str:
-    """example.org for mx.example.org; a name of two labels is its own domain."""
+def _hostname(text: str) -> str:
+    """The name of the house, which other houses look up. Raises Problem."""
+    try:
+        literal = ipaddress.ip_address(text)
+    except ValueError:
+        host = domain_argument(text)
+    else:
+        raise Problem(f"{literal} is an IP address, and a house needs a name; give --hostname mx.example.org, say")
+    if "." not in host:
+        raise Problem(f"{host} is not a full name; give --hostname mx.example.org, say")
+    return host
+
+
+def _parent(hostname: str) -> str | None:
+    """example.org for mx.example.org; a name of two labels is its own domain, an address literal has none."""
     parent = hostname.partition(".")[2]
+    if hostname.startswith("["):
+        return None
     return parent if "." in parent else hostname
 
 
@@ -203,6 +224,7 @@ def serve(
     if part.data_dir is not None:
         # A worker that is replaced joins the others, whatever the configuration says by now.
         loaded = loaded.model_copy(update={"data_dir": part.data_dir})
+    require_startable(loaded.data_dir)
     if worker is None and loaded.workers == 1 and _needs_root(loaded) and os.geteuid() == 0:
         part = _bound(loaded)
         become_owner(loaded.data_dir)

@@ -1,0 +1,109 @@
+"""What would stop a house from starting, in the words that `check` and `serve` share: disk, clock, ports.
+
+Each is one line that says what is wrong and the command that mends it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from posthouse.cli.common import Problem, mount_point, require_writable_disk
+from posthouse.cli.findings import NOTE, OK, PROBLEM, Finding
+from posthouse.mail.words import duration, moment, size
+
+if TYPE_CHECKING:
+    from posthouse.net.listener import PortTaken
+
+LEAST_FREE_OCTETS = 4 * 1024 * 1024
+"""With less, not even the files of a start can be written."""
+LITTLE_FREE_OCTETS = 64 * 1024 * 1024
+"""With less, messages of the usual size limit are refused."""
+NOTED_FREE_OCTETS = 512 * 1024 * 1024
+LEAST_FREE_FILES = 100
+EARLIEST = 1_704_067_200.0
+"""The beginning of 2024, before which there was no posthouse: a clock before it was never set."""
+CLOCK_WRONG_S = 300.0
+CLOCK_FAR_OFF_S = 86_400.0
+"""A jump that nobody would explain by a time server that corrects the clock; `serve` refuses from here on."""
+_SET_CLOCK = "set it with: timedatectl set-ntp true"
+
+
+def require_startable(folder: Path) -> None:
+    """Raises Problem, for `serve`, where it would fail or do harm for want of a folder, a disk or the right time."""
+    if not folder.exists():
+        raise Problem(disk(folder).text)
+    require_writable_disk(folder)
+    if _is_full(folder):
+        raise Problem(disk(folder).text)
+    time_now = clock(newest_change(folder), tolerated_s=CLOCK_FAR_OFF_S)
+    if time_now.state == PROBLEM:
+        raise Problem(time_now.text)
+
+
+def disk(folder: Path) -> Finding:
+    """Whether the house can write there, and for how long still."""
+    try:
+        facts = os.statvfs(folder)
+        require_writable_disk(folder)
+    except FileNotFoundError:
+        return Finding("disk", PROBLEM, f"{folder} does not exist; make a house with: posthouse init")
+    except OSError as exc:
+        return Finding("disk", PROBLEM, f"{folder} cannot be looked at: {exc.strerror}; see: sudo ls -ld {folder}")
+    except Problem as problem:
+        return Finding("disk", PROBLEM, str(problem))
+    mount = mount_point(folder)
+    if facts.f_files and facts.f_favail < LEAST_FREE_FILES:
+        text = f"no more files can be made on {mount}, and mail is refused for the time being; see: df -i {mount}"
+        return Finding("disk", PROBLEM, text)
+    free = facts.f_bavail * facts.f_frsize
+    if free < NOTED_FREE_OCTETS:
+        what = "nearly full" if free >= LEAST_FREE_OCTETS else "full"
+        text = (
+            f"{mount} is {what}: {size(free)} are free; see what is large: sudo du -xh --max-depth=2 {mount} | sort -h"
+        )
+        return Finding("disk", PROBLEM if free < LITTLE_FREE_OCTETS else NOTE, text)
+    return Finding("disk", OK, f"{size(free)} are free for {folder}")
+
+
+def _is_full(folder: Path) -> bool:
+    """Who deletes mail makes room, so a house is kept back only where it could not even open."""
+    facts = os.statvfs(folder)
+    return facts.f_bavail * facts.f_frsize < LEAST_FREE_OCTETS or (bool(facts.f_files) and not facts.f_favail)
+
+
+def clock(newest: float | None, *, now: float | None = None, tolerated_s: float = CLOCK_WRONG_S) -> Finding:
+    """Whether the machine's clock can be right. `newest`: a moment that has certainly passed, such as a journey's."""
+    now = time.time() if now is None else now
+    if now < EARLIEST:
+        return Finding("clock", PROBLEM, f"the machine's clock says {moment(now)}, and that is wrong; {_SET_CLOCK}")
+    if newest is not None and now < newest - tolerated_s:
+        behind = f"{duration(newest - now)} before the newest that happened in this house"
+        return Finding("clock", PROBLEM, f"the machine's clock says {moment(now)}, {behind}; {_SET_CLOCK}")
+    return Finding("clock", OK, moment(now))
+
+
+def newest_change(folder: Path) -> float | None:
+    """When the database was last written, by the clock of then."""
+    times = []
+    for path in folder.glob("posthouse.db*"):
+        try:
+            times.append(path.stat().st_mtime)
+        except OSError:
+            continue
+    return max(times, default=None)
+
+
+def port_advice(problem: PortTaken) -> str:
+    """What to do about a port that cannot be opened, and who holds it, as far as that can be seen. Goes behind it."""
+    from posthouse.cli.port_owner import port_owner
+
+    if not problem.is_used:
+        return "; otherwise change [listen] in the configuration"
+    owner = port_owner(problem.host, problem.port)
+    if owner is None:
+        which = f"see which: sudo ss -ltnp sport = :{problem.port}"
+        return f"; {which}, and end that one, or change [listen] in the configuration"
+    return f": {owner}; end it with: {owner.ending} (or change [listen] in the configuration)"

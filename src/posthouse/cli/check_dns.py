@@ -273,10 +273,7 @@ async def _back(site: Site, asker: Asker, address: str) -> _Verdict:
     wrong = NOTE if site.smarthost else PROBLEM
     found: dict[str, None] = {}
     for name in names[:3]:
-        try:
-            found |= dict.fromkeys((await asker.addresses(name)).found)
-        except NoSuchName:
-            continue
+        found |= dict.fromkeys(await asker.texts(name, "AAAA" if ":" in address else "A"))
     if address in found:
         return _Verdict(OK, (address,), f"{names[0]} leads back to it")
     if not names:

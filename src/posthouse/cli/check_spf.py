@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from posthouse.net.dns import Addresses, MxHost, NoSuchName
+from posthouse.net.dns import MxHost, NoSuchName
 
 LOOKUPS = 10
 """More of them are an error (RFC 7208 §4.6.4), and so are more hosts of one `mx`."""
@@ -21,8 +21,6 @@ class Asker(Protocol):
     async def texts(self, name: str, kind: str) -> tuple[str, ...]: ...
 
     async def names_of(self, address: str) -> tuple[str, ...]: ...
-
-    async def addresses(self, host: str) -> Addresses: ...
 
     async def mail_exchangers(self, domain: str) -> tuple[MxHost, ...]: ...
 
@@ -95,11 +93,11 @@ async def _matches(asker: Asker, name: str, rest: str, domain: str, address: _Ip
             return await _included(asker, target, address, budget) == "pass"
         case "a":
             budget.spend()
-            return _among(address, await _addresses(asker, target or domain), lengths)
+            return _among(address, await _addresses(asker, target or domain, address), lengths)
         case "mx":
             budget.spend()
             for host in (await _hosts(asker, target or domain))[:LOOKUPS]:
-                if _among(address, await _addresses(asker, host.name), lengths):
+                if _among(address, await _addresses(asker, host.name, address), lengths):
                     return True
             return False
         case "ptr" | "exists":
@@ -138,15 +136,12 @@ def _in_network(address: _Ip, text: str) -> bool:
 
 def _among(address: _Ip, found: tuple[str, ...], lengths: tuple[int, int]) -> bool:
     length = lengths[0] if address.version == 4 else lengths[1]
-    networks = (f"{each}/{length}" for each in found if ipaddress.ip_address(each).version == address.version)
-    return any(_in_network(address, network) for network in networks)
+    return any(_in_network(address, f"{each}/{length}") for each in found)
 
 
-async def _addresses(asker: Asker, host: str) -> tuple[str, ...]:
-    try:
-        return (await asker.addresses(host)).found
-    except NoSuchName:
-        return ()
+async def _addresses(asker: Asker, host: str, like: _Ip) -> tuple[str, ...]:
+    """Of the same family, so that an answer for the other one is not needed."""
+    return await asker.texts(host, "A" if like.version == 4 else "AAAA")
 
 
 async def _hosts(asker: Asker, domain: str) -> tuple[MxHost, ...]:

@@ -29,7 +29,7 @@ from posthouse.cli.common import (
     sync_folders,
 )
 from posthouse.cli.first_look import default_doors, guess_hostname, look_around, tell
-from posthouse.cli.obstacles import port_advice, require_startable
+from posthouse.cli.obstacles import certificate_advice, port_advice, require_startable
 from posthouse.mail.address import Address
 from posthouse.storage.errors import StorageError
 
@@ -243,7 +243,7 @@ def _bound(config: Config) -> Part:
     from posthouse.doors import bind_doors
     from posthouse.workers import Part, lock_folder
 
-    with _told():
+    with _told(config):
         # Held as long as the process lives.
         lock_folder(config.data_dir)
         return Part(doors=bind_doors(config))
@@ -292,7 +292,7 @@ async def _serve(config: Config, part: Part, path: Path | None, *, until_eof: bo
     # A start may take long, and the signal's own effect is the end.
     came_early = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, came_early.set)
-    with _told():
+    with _told(config):
         await house.start()
     loop.add_signal_handler(signal.SIGHUP, reload)
     if came_early.is_set():
@@ -313,7 +313,7 @@ async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
     from posthouse.workers import WorkerFailed, Workers, lock_folder
 
     log = make_log()
-    with _told():
+    with _told(config):
         lock = lock_folder(config.data_dir)
         doors = bind_doors(config)
     command = (sys.executable, "-m", "posthouse.cli", "serve", "--config", str(find(path)))
@@ -343,7 +343,7 @@ async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _told(config: Config) -> Iterator[None]:
     """What stands in the way of a start, as one line with what to do."""
     from posthouse.config import ConfigError
     from posthouse.net.listener import PortTaken
@@ -355,7 +355,7 @@ def _told() -> Iterator[None]:
     except PortTaken as exc:
         raise Problem(f"{exc}{port_advice(exc)}") from exc
     except CertificateUnusable as exc:
-        raise Problem(f"{exc}; name a certificate and its key in [tls] of the configuration") from exc
+        raise Problem(f"{exc}{certificate_advice(config, exc)}") from exc
     except (StorageError, AlreadyServed, ConfigError) as exc:
         raise Problem(str(exc)) from exc
 

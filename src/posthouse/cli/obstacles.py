@@ -15,7 +15,9 @@ from posthouse.cli.findings import NOTE, OK, PROBLEM, Finding
 from posthouse.mail.words import duration, moment, size
 
 if TYPE_CHECKING:
+    from posthouse.config import Config
     from posthouse.net.listener import PortTaken
+    from posthouse.net.tls import CertificateUnusable
 
 LEAST_FREE_OCTETS = 4 * 1024 * 1024
 """With less, not even the files of a start can be written."""
@@ -94,6 +96,18 @@ def newest_change(folder: Path) -> float | None:
         except OSError:
             continue
     return max(times, default=None)
+
+
+def certificate_advice(config: Config, problem: CertificateUnusable) -> str:
+    """What to do about a certificate that cannot be used. Goes behind it."""
+    from posthouse.doors import SELF_SIGNED
+
+    certificate, key = (config.data_dir / name for name in SELF_SIGNED)
+    if not str(problem).startswith((str(certificate), str(key))) or (certificate.exists() and key.exists()):
+        return "; name a certificate and its key in [tls] of the configuration"
+    options = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650"
+    names = f"-subj /CN={config.hostname[:64]} -addext subjectAltName=DNS:{config.hostname}"
+    return f"; name one in [tls], or make one: openssl req -x509 {options} {names} -keyout {key} -out {certificate}"
 
 
 def port_advice(problem: PortTaken) -> str:

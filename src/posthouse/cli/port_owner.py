@@ -69,11 +69,20 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 def _holds(folder: Path, inodes: set[str]) -> bool:
     try:
-        links = [os.readlink(each) for each in (folder / "fd").iterdir()]
+        descriptors = os.listdir(folder / "fd")
     except OSError:
         # It has ended, or is somebody else's.
         return False
-    return any(link.startswith("socket:[") and link[8:-1] in inodes for link in links)
+    return any(_inode(folder / "fd" / each) in inodes for each in descriptors)
+
+
+def _inode(descriptor: Path) -> str:
+    try:
+        link = os.readlink(descriptor)
+    except OSError:
+        # Closed meanwhile.
+        return ""
+    return link.removeprefix("socket:[").removesuffix("]")
 
 
 def _unit(folder: Path) -> str | None:

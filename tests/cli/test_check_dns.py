@@ -57,7 +57,7 @@ async def test_all_is_right() -> None:
     assert {(each.name, each.type) for each in rows} >= {
         (record.name, record.type) for record in dns_records(SITE) if record.name
     }
-    assert row(rows, V4, "name and back").found == (V4,)
+    assert row(rows, V4, "name that leads back").found == (V4,)
 
 
 async def test_what_is_printed_to_publish_is_what_check_calls_right() -> None:
@@ -143,9 +143,18 @@ async def test_an_alias_is_no_host_name() -> None:
 
 async def test_a_name_that_does_not_lead_back() -> None:
     zone = {**RIGHT, (PTR4, "PTR"): ["box.provider.test."], ("box.provider.test", "A"): [OTHER]}
-    found = row(await ask(SITE, zone), V4, "name and back")
+    found = row(await ask(SITE, zone), V4, "name that leads back")
     assert (found.state, found.found) == ("problem", (OTHER,))
     assert "box.provider.test does not lead back" in found.why
+
+
+async def test_the_name_that_the_house_greets_with_must_lead_to_it() -> None:
+    zone = {key: value for key, value in RIGHT.items() if key != ("mx.here.test", "AAAA")}
+    assert row(await ask(SITE, zone), "mx.here.test", "EHLO name").state == "ok"
+    found = row(await ask(SITE, {**zone, ("mx.here.test", "A"): [OTHER]}), "mx.here.test", "EHLO name")
+    assert (found.state, found.found) == ("problem", (OTHER,))
+    zone["mx.here.test", "A"] = Fault.SERVFAIL
+    assert row(await ask(SITE, zone), "mx.here.test", "EHLO name").state == "unknown"
 
 
 async def test_an_address_without_a_door() -> None:

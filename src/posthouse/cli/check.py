@@ -253,8 +253,7 @@ def _print(findings: Sequence[Finding], compared: Sequence[Compared], *, as_json
     if compared:
         print("\nDNS:")
     for row in compared:
-        for line in _told(row):
-            print(line)
+        _tell(row)
 
 
 def print_finding(finding: Finding) -> None:
@@ -273,18 +272,19 @@ def print_wrapped(label: str, text: str) -> None:
     print(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False, **options))  # type: ignore[arg-type]
 
 
-def _told(row: Compared) -> Iterator[str]:
+def _tell(row: Compared) -> None:
     """What is right is one line; the rest says what was found, what should be there, and why."""
-    head = f"{row.state:<8} {row.name} {row.type}"
-    found = [printable(each) for each in row.found] or ["nothing"]
+    kind = "TXT (SPF)" if row.should_be.startswith("v=spf1") else row.type
+    head = f"{row.state:<8} {row.name} {kind}"
+    found = ", ".join(row.found) or "nothing"
     if row.state == OK:
-        yield f"{head}  {', '.join(found)}"
+        print_wrapped(f"{head}  ", found)
         return
-    yield head
+    print(head)
     if row.state != UNKNOWN:
-        yield f"           found      {', '.join(found)}"
-    yield f"           should be  {row.should_be}"
-    yield f"           why        {row.why}"
+        print_wrapped("           found      ", found)
+    print_wrapped("           should be  ", row.should_be)
+    print_wrapped("           why        ", row.why)
 
 
 def _end(findings: Sequence[Finding], compared: Sequence[Compared]) -> None:

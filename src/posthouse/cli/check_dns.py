@@ -112,6 +112,8 @@ async def _given(verdict: _Verdict) -> _Verdict:
 async def _addresses_of_house(site: Site, asker: Asker) -> tuple[tuple[str, ...], list[_Row]]:
     """Our addresses, as far as they are known here or DNS says so, and the rows about those of the host name."""
     rows, ours = [], list(site.addresses)
+    seen: list[str] = []
+    failure: TemporaryDnsFailure | None = None
     for kind, version in (("A", 4), ("AAAA", 6)):
         expected = site.of(version)
         should_be = ", ".join(expected) or (YOUR_LINE if version == 4 else "none")
@@ -120,13 +122,29 @@ async def _addresses_of_house(site: Site, asker: Asker) -> tuple[tuple[str, ...]
             alias = await asker.texts(site.hostname, "CNAME")
         except TemporaryDnsFailure as exc:
             rows.append(_Row(f"{site.hostname}.", kind, should_be, "", partial(_failed, exc)))
+            failure = exc
             continue
+        seen += found
         if not expected and (version == 4 or not site.addresses):
             ours += [address for address in found if is_public(address)]
         verdict = _judge_alias(alias) or _judge_addresses(site, version, found)
         if verdict is not None:
             rows.append(_Row(f"{site.hostname}.", kind, should_be, "", partial(_given, verdict)))
-    return tuple(dict.fromkeys(ours)), rows
+    own = tuple(dict.fromkeys(ours))
+    leads_here = any(address in own or is_of_this_machine(address) for address in seen)
+    answer = (
+        partial(_failed, failure) if failure and not leads_here else partial(_given, _judge_greeting(site, seen, own))
+    )
+    rows.append(_Row(f"{site.hostname}.", "EHLO name", ", ".join(own) or YOUR_LINE, "", answer))
+    return own, rows
+
+
+def _judge_greeting(site: Site, found: Sequence[str], ours: Sequence[str]) -> _Verdict:
+    """Whether the name that the house greets others with leads to it (RFC 5321 §4.1.4)."""
+    if any(address in ours or is_of_this_machine(address) for address in found):
+        return _Verdict(OK, tuple(found), "")
+    wrong = NOTE if site.smarthost else PROBLEM
+    return _Verdict(wrong, tuple(found), "the name that the house greets others with does not lead to it")
 
 
 async def _failed(exc: TemporaryDnsFailure) -> _Verdict:
@@ -245,7 +263,7 @@ def _names(site: Site, asker: Asker, address: str) -> list[_Row]:
         ),
         _Row(
             address,
-            "name and back",
+            "name that leads back",
             address,
             "many houses refuse mail whose name does not lead back",
             partial(_back, site, asker, address),

@@ -108,7 +108,7 @@ def site_here(config: Config, domains: Sequence[str], told: Sequence[str]) -> Si
     from posthouse.cli.dns_records import site_of
     from posthouse.cli.surroundings import outgoing_addresses
 
-    return site_of(config, domains, told or outgoing_addresses())
+    return site_of(config, domains, told or (*config.forwarding.source_addresses, *outgoing_addresses()))
 
 
 def _house(config: Config) -> tuple[list[Finding], tuple[str, ...]]:

@@ -272,7 +272,7 @@ def _names(site: Site, asker: Asker, address: str) -> list[_Row]:
 
 
 async def _ptr(site: Site, asker: Asker, address: str) -> _Verdict:
-    names = tuple(f"{name.lower()}." for name in await asker.names_of(address))
+    names = tuple(sorted(f"{name.lower()}." for name in await asker.names_of(address)))
     # Where everything leaves through a smarthost, its name counts.
     wrong = NOTE if site.smarthost else PROBLEM
     if not names:
@@ -287,16 +287,16 @@ async def _ptr(site: Site, asker: Asker, address: str) -> _Verdict:
 
 
 async def _back(site: Site, asker: Asker, address: str) -> _Verdict:
-    names = await asker.names_of(address)
+    names = sorted(await asker.names_of(address))
     wrong = NOTE if site.smarthost else PROBLEM
     found: dict[str, None] = {}
     for name in names[:3]:
         found |= dict.fromkeys(await asker.texts(name, "AAAA" if ":" in address else "A"))
     if address in found:
-        return _Verdict(OK, (address,), f"{names[0]} leads back to it")
+        return _Verdict(OK, (address,), "")
     if not names:
         return _Verdict(wrong, (), "there is no name that could lead back")
-    return _Verdict(wrong, tuple(found), f"its name {names[0]} does not lead back to it")
+    return _Verdict(wrong, tuple(found), f"its name {some(names)} does not lead back to it")
 
 
 def _spf(site: Site, asker: Asker, domain: str, ours: tuple[str, ...]) -> _Row:

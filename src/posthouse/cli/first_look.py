@@ -21,6 +21,7 @@ from posthouse.cli.surroundings import (
     public_addresses,
     resolver_of,
 )
+from posthouse.mail.words import some
 
 if TYPE_CHECKING:
     from posthouse.config import Config
@@ -124,7 +125,7 @@ async def _names(hostname: str, public: Sequence[str], resolver: DnsResolver) ->
         except TemporaryDnsFailure:
             continue
         if hostname not in map(str.lower, names):
-            called = f"is called {names[0]} by reverse DNS" if names else "has no name in reverse DNS"
+            called = f"is called {some(sorted(names))} by reverse DNS" if names else "has no name in reverse DNS"
             text = f"{address} {called}; let whoever gave it to you call it {hostname}: many houses refuse mail without"
             found.append(Finding("reverse name", NOTE, text))
     return found

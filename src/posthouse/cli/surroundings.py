@@ -53,7 +53,7 @@ async def name_by_reverse_dns(resolver: DnsResolver, addresses: Sequence[str]) -
 
     for address in addresses:
         try:
-            for name in await resolver.names_of(address):
+            for name in sorted(await resolver.names_of(address)):
                 if address in (await resolver.addresses(name)).found:
                     return name.lower()
         except (NoSuchName, TemporaryDnsFailure):

@@ -29,7 +29,7 @@ from posthouse.cli.common import (
     require_writable,
 )
 from posthouse.cli.findings import NOTE, OK, PROBLEM, UNKNOWN, Finding
-from posthouse.cli.obstacles import clock, disk, newest_change, port_advice
+from posthouse.cli.obstacles import clock, disk, port_advice
 from posthouse.mail.words import count
 from posthouse.storage.errors import StorageError
 
@@ -120,19 +120,20 @@ def _house(config: Config) -> tuple[list[Finding], tuple[str, ...]]:
     findings = [Finding("configuration", OK, f"for {config.hostname}"), *_ports(config, served)]
     findings += [*certificates(config), *outgoing(config)]
     domains: tuple[str, ...] = ()
-    newest = newest_change(config.data_dir)
+    newest: float | None = None
+    # Before the store is opened, which changes its files.
+    now = clock(config.data_dir)
     try:
         become_owner(config.data_dir)
         findings.append(disk(config.data_dir))
         require_writable(config.data_dir)
-        found, domains, last = asyncio.run(_store(config))
+        found, domains, newest = asyncio.run(_store(config))
         findings += found
-        newest = max(filter(None, (newest, last)), default=None)
     except (StorageError, Problem) as exc:
         text = str(exc) or type(exc).__name__
         if text not in {finding.text for finding in findings}:
             findings.append(Finding("store", PROBLEM, text))
-    findings.append(clock(newest))
+    findings.append(now if now.state == PROBLEM else clock(config.data_dir, newest))
     return findings, domains
 
 

@@ -29,7 +29,7 @@ from posthouse.cli.common import (
     sync_folders,
 )
 from posthouse.cli.first_look import default_doors, guess_hostname, look_around, tell
-from posthouse.cli.obstacles import certificate_advice, port_advice, require_startable
+from posthouse.cli.obstacles import certificate_advice, clock_problem, disk_problem, port_advice
 from posthouse.mail.address import Address
 from posthouse.storage.errors import StorageError
 
@@ -224,7 +224,9 @@ def serve(
     if part.data_dir is not None:
         # A worker that is replaced joins the others, whatever the configuration says by now.
         loaded = loaded.model_copy(update={"data_dir": part.data_dir})
-    require_startable(loaded.data_dir)
+    for problem in (clock_problem(loaded.data_dir), disk_problem(loaded.data_dir)):
+        if problem is not None:
+            raise Problem(problem)
     if worker is None and loaded.workers == 1 and _needs_root(loaded) and os.geteuid() == 0:
         part = _bound(loaded)
         become_owner(loaded.data_dir)

@@ -33,16 +33,30 @@ CLOCK_FAR_OFF_S = 86_400.0
 _SET_CLOCK = "set it with: timedatectl set-ntp true"
 
 
-def require_startable(folder: Path) -> None:
-    """Raises Problem, for `serve`, where it would fail or do harm for want of a folder, a disk or the right time."""
-    if not folder.exists():
-        raise Problem(disk(folder).text)
-    require_writable_disk(folder)
-    if _is_full(folder):
-        raise Problem(disk(folder).text)
-    time_now = clock(newest_change(folder), tolerated_s=CLOCK_FAR_OFF_S)
-    if time_now.state == PROBLEM:
-        raise Problem(time_now.text)
+def clock_problem(data_dir: Path, now: float | None = None) -> str | None:
+    """Why `serve` must not go by the machine's clock; None where nothing speaks against it.
+
+    Dates of messages, queue ids, expiry and certificates go by it.
+    """
+    found = clock(data_dir, now=now, tolerated_s=CLOCK_FAR_OFF_S)
+    return found.text if found.state == PROBLEM else None
+
+
+def disk_problem(data_dir: Path) -> str | None:
+    """Why a house could not even open there. Who deletes mail makes room, so a disk that is nearly full is none."""
+    found = disk(data_dir)
+    if found.state != PROBLEM:
+        return None
+    try:
+        facts = os.statvfs(data_dir)
+    except FileNotFoundError:
+        return found.text
+    except OSError:
+        # Its owner may look; whose it is, is told elsewhere.
+        return None
+    free = facts.f_bavail * facts.f_frsize
+    hopeless = facts.f_flag & os.ST_RDONLY or free < LEAST_FREE_OCTETS or (facts.f_files and not facts.f_favail)
+    return found.text if hopeless else None
 
 
 def disk(folder: Path) -> Finding:
@@ -70,29 +84,31 @@ def disk(folder: Path) -> Finding:
     return Finding("disk", OK, f"{size(free)} are free for {folder}")
 
 
-def _is_full(folder: Path) -> bool:
-    """Who deletes mail makes room, so a house is kept back only where it could not even open."""
-    facts = os.statvfs(folder)
-    return facts.f_bavail * facts.f_frsize < LEAST_FREE_OCTETS or (bool(facts.f_files) and not facts.f_favail)
-
-
-def clock(newest: float | None, *, now: float | None = None, tolerated_s: float = CLOCK_WRONG_S) -> Finding:
-    """Whether the machine's clock can be right. `newest`: a moment that has certainly passed, such as a journey's."""
+def clock(
+    data_dir: Path, newest: float | None = None, *, now: float | None = None, tolerated_s: float = CLOCK_WRONG_S
+) -> Finding:
+    """Whether the machine's clock can be right. `newest`: when the newest journey began."""
     now = time.time() if now is None else now
+    written = last_written(data_dir)
     if now < EARLIEST:
         return Finding("clock", PROBLEM, f"the machine's clock says {moment(now)}, and that is wrong; {_SET_CLOCK}")
     if newest is not None and now < newest - tolerated_s:
-        behind = f"{duration(newest - now)} before the newest that happened in this house"
+        behind = f"{duration(newest - now)} before the newest message that came here"
         return Finding("clock", PROBLEM, f"the machine's clock says {moment(now)}, {behind}; {_SET_CLOCK}")
+    if written is not None and now < written - tolerated_s:
+        behind = f"{duration(written - now)} before the last change in this house"
+        # The clock may have been wrong then, and right now.
+        mend = f"{_SET_CLOCK} (it is right? then run: touch {data_dir}/posthouse.db*)"
+        return Finding("clock", PROBLEM, f"the machine's clock says {moment(now)}, {behind}; {mend}")
     return Finding("clock", OK, moment(now))
 
 
-def newest_change(folder: Path) -> float | None:
+def last_written(data_dir: Path) -> float | None:
     """When the database was last written, by the clock of then."""
     times = []
-    for path in folder.glob("posthouse.db*"):
+    for name in ("posthouse.db", "posthouse.db-wal"):
         try:
-            times.append(path.stat().st_mtime)
+            times.append((data_dir / name).stat().st_mtime)
         except OSError:
             continue
     return max(times, default=None)

@@ -71,6 +71,19 @@ def test_what_could_not_be_asked_is_no_problem(furnished: Command, names: DnsSer
     assert "unknown  here.test. MX\n           should be  10 mx.here.test.\n" in ran.out
 
 
+def test_of_many_records_those_that_are_right_are_counted(
+    furnished: Command, names: DnsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "SHOWN_RIGHT", 3)
+    names.zone = {**names.zone, ("here.test", "MX"): ["10 mx.else.test.", "20 mx.here.test."]}
+    out = furnished.run("check").out
+    assert "note     here.test. MX" in out
+    assert "records are as they should be; all of them: --json" in out
+    assert "ok       mx.here.test. A" not in out
+    rows = json.loads(furnished.run("check", "--json").out)
+    assert any(row["state"] == "ok" and row.get("type") == "A" for row in rows)
+
+
 def test_offline_asks_nobody(furnished: Command, names: DnsServer) -> None:
     ran = furnished.run("check", "--offline")
     assert (ran.status, names.asked) == (0, [])

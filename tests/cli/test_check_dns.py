@@ -157,6 +157,12 @@ async def test_the_name_that_the_house_greets_with_must_lead_to_it() -> None:
     assert row(await ask(SITE, zone), "mx.here.test", "EHLO name").state == "unknown"
 
 
+async def test_an_address_that_mail_leaves_from_is_none_of_its_name() -> None:
+    site = dataclasses.replace(SITE, addresses=(V4, V6, "5.6.7.9"))
+    found = row(await ask(site, RIGHT), "mx.here.test", "A")
+    assert (found.state, "5.6.7.9" in found.why) == ("note", True)
+
+
 async def test_an_address_without_a_door() -> None:
     only_v4 = dataclasses.replace(SITE, versions=(4,))
     found = row(await ask(only_v4, RIGHT), "mx.here.test", "AAAA")
@@ -201,7 +207,7 @@ async def test_a_domain_that_is_not_registered() -> None:
         ({"here.test": "v=spf1 redirect=other.test", "other.test": "v=spf1 a:mx.here.test -all"}, "ok"),
         ({"here.test": "v=spf1 +a:mx.here.test/24//64 -all"}, "ok"),
         ({"here.test": "V=SPF1 MX -ALL"}, "ok"),
-        ({"here.test": "v=spf1 include:gone.test -all"}, "problem"),
+        ({"here.test": "v=spf1 include:gone.test mx -all"}, "problem"),
         ({"here.test": "v=spf1 include:here.test -all"}, "problem"),
         ({"here.test": "v=spf1 ip4:5.6.7.8.9 -all"}, "problem"),
         ({"here.test": "v=spf1 include:other.test -all", "other.test": "v=spf1 -mx:here.test"}, "problem"),

@@ -83,6 +83,7 @@ def test_a_clock_that_was_set_back(furnished: Command, monkeypatch: pytest.Monke
 
 def test_a_small_jump_is_told_and_stops_nothing(tmp_path: Path) -> None:
     assert clock(tmp_path, now=1.8e9).state == "ok"
+    assert clock(tmp_path, now=1.6e9).state == "problem"
     for newest in (1.8e9, None):
         assert clock(tmp_path, newest, now=1.8e9 - 60).state == "ok"
         assert clock(tmp_path, newest, now=1.8e9 - 900).state == "problem"

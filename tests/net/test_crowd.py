@@ -80,6 +80,12 @@ def test_a_great_majority_is_always_found_in_bounded_memory(others: list[int], o
     assert [seen.address for seen in found] == [GATEWAY]
 
 
+def test_a_full_table_makes_room() -> None:
+    """Else whoever comes after 64 others would never be counted."""
+    others = [f"10.0.0.{number}" for number in range(COUNTED_ADDRESSES)] * 2
+    assert len(seen_by(Crowd(FakeClock()), others + [GATEWAY] * 400)) == 1
+
+
 def watch(folder: Path, peer: str, *, trusted: bool) -> list[dict[str, object]]:
     log = io.StringIO()
     watching = CrowdWatch(folder, FakeClock(), make_log(log))

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from posthouse.config import Config
     from posthouse.config_values import Endpoint
 
+SHOWN_RIGHT = 60
+"""A house of many domains wants to read what is wrong."""
 
 AddressOption = Annotated[
     list[str] | None,
@@ -253,8 +255,12 @@ def _print(findings: Sequence[Finding], compared: Sequence[Compared], *, as_json
         print_finding(finding)
     if compared:
         print("\nDNS:")
+    right = [row for row in compared if row.state == OK]
     for row in compared:
-        _tell(row)
+        if row.state != OK or len(right) <= SHOWN_RIGHT:
+            _tell(row)
+    if len(right) > SHOWN_RIGHT:
+        print(f"{OK:<8} {count(len(right), 'record is', 'records are')} as they should be; all of them: --json")
 
 
 def print_finding(finding: Finding) -> None:

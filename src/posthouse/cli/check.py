@@ -176,7 +176,7 @@ def _answering(door: str, endpoint: Endpoint) -> Finding:
     try:
         socket.create_connection((host, endpoint.port), timeout=5).close()
     except OSError:
-        return Finding("port", PROBLEM, f"{door} {endpoint} does not answer; restart the house that runs")
+        return Finding("port", PROBLEM, f"{door} {endpoint} does not answer; run: systemctl restart posthouse")
     return Finding("port", OK, f"{door} {endpoint} answers")
 
 

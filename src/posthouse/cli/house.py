@@ -28,7 +28,6 @@ from posthouse.cli.common import (
     require_writable,
     sync_folders,
 )
-from posthouse.cli.first_look import default_doors, guess_hostname, look_around, tell
 from posthouse.cli.obstacles import certificate_advice, clock_problem, disk_problem, port_advice
 from posthouse.mail.address import Address
 from posthouse.storage.errors import StorageError
@@ -87,6 +86,8 @@ def init(
     That is the configuration, the database, a self-signed certificate, the first domain, and the first account
     with a password, which is shown once. Asks what it was not told, if on a terminal. Prints the DNS records.
     """
+    from posthouse.cli.first_look import guess_hostname, look_around, tell
+
     told = checked_addresses(address)
     if (folder / CONFIG_NAME).exists():
         raise Problem(
@@ -135,7 +136,7 @@ def _make(folder: Path, hostname: str, domain: str, address: Address, password: 
         if isinstance(exc, OSError):
             raise Problem(f"{folder} cannot be made: {exc.strerror or exc}; name another folder") from exc
         if isinstance(exc, StorageError):
-            raise Problem(f"the house could not be made: {exc}") from exc
+            raise Problem(f"the house could not be made: {exc}; make room, or name another folder") from exc
         raise
 
 
@@ -144,6 +145,7 @@ def _furnish(made: Path, hostname: str, domain: str, address: Address, password:
     import asyncio
 
     from posthouse.app import SELF_SIGNED, World
+    from posthouse.cli.first_look import default_doors
     from posthouse.config import load
     from posthouse.net.tls import make_self_signed
 

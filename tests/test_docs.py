@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
+
+from posthouse.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "posthouse"
@@ -24,7 +29,9 @@ def test_every_folder_stands_in_the_map_once() -> None:
     assert sorted(folders) == sorted(there)
 
 
-@pytest.mark.parametrize("name", ["CHANGELOG.md", "README.md", "docs/ARCHITECTURE.md", "docs/guarantees.md"])
+@pytest.mark.parametrize(
+    "name", ["CHANGELOG.md", "README.md", "docs/ARCHITECTURE.md", "docs/guarantees.md", "docs/getting-started.md"]
+)
 def test_no_line_stands_twice(name: str) -> None:
     lines = [line for line in (ROOT / name).read_text().splitlines() if len(line) > 40]
     assert len(lines) == len(set(lines))
@@ -34,3 +41,38 @@ def test_keys_stand_once_in_the_configuration() -> None:
     keys = re.findall(r"^\| `([\w.]+)` \|", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE)
     assert len(keys) > 50
     assert len(keys) == len(set(keys))
+
+
+COMMAND = re.compile(r"(?:^ {4}|`)posthouse ([a-z][a-z-]*(?: [a-z][a-z-]*)*)", re.MULTILINE)
+FOR_PEOPLE = ("README.md", "docs/getting-started.md", "docs/mail-programs.md")
+COMING = {"service"}
+"""Commands that documents may name before they are there."""
+
+
+def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every command: the words that lead to it, and what its help says first."""
+    for name, command in getattr(group, "commands", {}).items():
+        if getattr(command, "commands", None):
+            yield from commands(command, (*words, name))
+        elif not command.hidden:
+            yield (*words, name), " ".join(command.help.split("\n\n")[0].split())
+
+
+EVERY_COMMAND = dict(sorted(commands(get_command(app))))
+
+
+@pytest.mark.parametrize("document", FOR_PEOPLE)
+def test_commands_that_documents_name_are_there(document: str) -> None:
+    """The first word, and the second where the first is a group; what follows may be anything."""
+    named = [words.split() for words in COMMAND.findall((ROOT / document).read_text())]
+    assert named
+    single = {words[0] for words in EVERY_COMMAND if len(words) == 1} | COMING
+    groups = {words[:2] for words in EVERY_COMMAND if len(words) > 1}
+    assert [words for words in named if words[0] not in single and tuple(words[:2]) not in groups] == []
+
+
+def test_every_command_stands_in_the_documents() -> None:
+    rows = set((ROOT / "docs" / "commands.md").read_text().splitlines())
+    wanted = {f"| `posthouse {' '.join(words)}` | {text} |" for words, text in EVERY_COMMAND.items()}
+    assert sorted(wanted - rows) == []
+    assert sorted(row for row in rows - wanted if row.startswith("| `posthouse ")) == []

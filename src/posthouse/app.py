@@ -32,6 +32,7 @@ from posthouse.log import Log
 from posthouse.mail.world import Clock, Random
 from posthouse.net.arrival import is_among
 from posthouse.net.connect import Connector, TcpConnector
+from posthouse.net.crowd import CrowdWatch
 from posthouse.net.dns import DnsResolver, Resolver
 from posthouse.net.sender_domains import SenderDomains
 from posthouse.net.stream import Stream
@@ -219,6 +220,7 @@ class House:
             self.log,
             rules=_identity_rules(self.config),
         )
+        self.crowd = CrowdWatch(self.config.data_dir, self.world.clock, self.log)
         self.surrogates = Surrogates(self.storage.maildrops)
         self.remembered = Remembered(self.world.clock)
         self.refusals = Refusals(self.storage.journey, self.world.clock, self.world.random, self.log)
@@ -314,6 +316,8 @@ class House:
 
         def session(stream: Stream) -> SmtpSession:
             trusted = self._is_trusted(stream.peer_address)
+            if role is Role.EXCHANGE:
+                self.crowd.enter(stream.peer_address, trusted=trusted)
             return SmtpSession(stream, door, session=self._session_name(), trusted=trusted)
 
         return session

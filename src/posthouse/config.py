@@ -52,7 +52,11 @@ LONGEST_SLOWING_S = 30.0
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the message is one line for the operator."""
+    """The configuration cannot be used; the message is one line for the operator, `mend` says what to do about it."""
+
+    def __init__(self, text: str, mend: str = "") -> None:
+        super().__init__(text)
+        self.mend = mend
 
 
 class Listen(_Section):
@@ -249,11 +253,11 @@ def load(path: Path) -> Config:
     except FileNotFoundError as exc:
         raise ConfigError(f"{path} does not exist; make a house with: posthouse init") from exc
     except OSError as exc:
-        raise ConfigError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+        raise ConfigError(f"{path} cannot be read: {exc.strerror or exc}", f"see: sudo ls -l {path}") from exc
     except UnicodeDecodeError as exc:
-        raise ConfigError(f"{path} is not UTF-8, as TOML must be (octet {exc.start})") from exc
+        raise ConfigError(f"{path} is not UTF-8, as TOML must be (octet {exc.start})", _mending(path)) from exc
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
-        raise ConfigError(f"{path} is not valid TOML: {_one_line(str(exc))}") from exc
+        raise ConfigError(f"{path} is not valid TOML: {_one_line(str(exc))}", _mending(path)) from exc
     return parse(table, path)
 
 
@@ -262,11 +266,12 @@ def parse(table: dict[str, Any], path: Path) -> Config:
     try:
         config = Config.model_validate(table)
     except ValidationError as exc:
-        raise ConfigError(f"{path}: {_one_line(_first_problem(exc))}") from exc
+        raise ConfigError(f"{path}: {_one_line(_first_problem(exc))}", _mending(path)) from exc
     folder = path.absolute().parent
     certificate, key = config.tls.certificate, config.tls.key
     if (certificate is None) != (key is None):
-        raise ConfigError(f"{path}: tls.certificate and tls.key belong together: give both or neither")
+        text = f"{path}: tls.certificate and tls.key belong together: give both or neither"
+        raise ConfigError(text, _mending(path))
     tls = Tls(
         certificate=folder / certificate if certificate else None,
         key=folder / key if key else None,
@@ -291,6 +296,10 @@ def reloaded(current: Config, fresh: Config) -> tuple[Config, tuple[str, ...]]:
     except ValueError as exc:
         raise ConfigError(f"{' and '.join(ignored)} cannot change before a restart, and so {exc}") from exc
     return kept, ignored
+
+
+def _mending(path: Path) -> str:
+    return f"edit it, then run: posthouse check --config {path}"
 
 
 def _one_line(text: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from posthouse.app import World
-from posthouse.cli import main
+from posthouse.cli import first_look, main, surroundings
 from tests.running_house import furnish, house_config
 
 CONFIG = """\
@@ -74,9 +74,12 @@ class Command:
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """Commands run in an empty folder with no configuration named."""
+    """Commands run in an empty folder with no configuration named, on a machine behind a router."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("POSTHOUSE_CONFIG", raising=False)
+    for module in (surroundings, first_look):
+        monkeypatch.setattr(module, "outgoing_addresses", lambda: ("192.168.1.7",))
+        monkeypatch.setattr(module, "name_of_machine", lambda: None)
     return Command(monkeypatch, capsys, tmp_path)
 
 

@@ -106,7 +106,7 @@ def test_a_catch_all_is_an_alias_without_a_name(furnished: Command) -> None:
 def test_a_smarthost_stands_in_the_spf_record(furnished: Command, next_hop: str, mechanism: str) -> None:
     file = furnished.folder / "posthouse.toml"
     file.write_text(file.read_text().replace("127.0.0.1:1", next_hop))
-    assert f'"v=spf1 mx {mechanism} -all"' in furnished.run("check").out
+    assert f'"v=spf1 mx {mechanism} -all"' in furnished.run("dns").out
 
 
 def test_the_configuration_is_found_in_order(furnished: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_help_fits_80_columns_and_cuts_nothing(command: Command, monkeypatch: py
         assert shown.startswith("Usage: posthouse ")
         assert "..." not in shown.replace("[ARGS]...", ""), shown
         assert max(map(len, shown.splitlines())) <= 80
-    for group in (("init",), ("journey",), ("check",)):
+    for group in (("init",), ("journey",), ("check",), ("dns",)):
         shown = command.run(*group, "--help").out
         assert "..." not in shown.replace("[ARGS]...", ""), shown
         assert max(map(len, shown.splitlines())) <= 80

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import pty
 import re
+import socket
 import stat
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from posthouse.cli import house
+from posthouse.cli import first_look, house
 from posthouse.config import load
+from posthouse.net.dns import DnsResolver
 from posthouse.storage.errors import StorageFull
 from tests.cli.conftest import Command, spawned
+from tests.dns_server import DnsServer, Fault, running_dns_server
 
 TOLD = ("--hostname", "mx.here.test", "--domain", "here.test", "--account", "ada@here.test")
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
@@ -40,14 +49,139 @@ def test_shows_a_password_once_and_the_command_that_comes_next(command: Command)
     assert "ada@here.test" in command.run("account", "list", "--config", "house/posthouse.toml").out
 
 
+def zone_of(out: str) -> list[str]:
+    return [line for line in out.splitlines() if " IN " in line or " PTR " in line]
+
+
+def test_prints_the_records_that_the_command_dns_prints_again(command: Command) -> None:
+    ran = command.run("init", "house", *TOLD, "--address", "5.6.7.8")
+    records = zone_of(ran.out)
+    assert "mx.here.test.                3600 IN A    5.6.7.8" in records
+    assert 'here.test.                   3600 IN TXT  "v=spf1 mx -all"' in records
+    assert "; whoever gave you the address sets: 8.7.6.5.in-addr.arpa. PTR mx.here.test." in records
+    told = re.search(r"shown again by: posthouse (.*)\):", ran.out)
+    assert told is not None
+    assert zone_of(command.run(*told[1].split()).out) == records
+    rows = json.loads(command.run(*told[1].split(), "--json").out)
+    assert {"name": "here.test.", "type": "MX", "value": "10 mx.here.test."}.items() <= rows[2].items()
+
+
+def test_a_house_behind_a_router_is_told_so(command: Command) -> None:
+    ran = command.run("init", "house", *TOLD)
+    assert "only private addresses (192.168.1.7)" in ran.out
+    assert "; mx.here.test.                3600 IN A    (the public address of your line)" in zone_of(ran.out)
+
+
+@pytest.fixture
+def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[DnsServer]:
+    """A machine with public addresses, and its name server."""
+    zone = {
+        ("8.7.6.5.in-addr.arpa", "PTR"): ["a.forged.test.", "box.here.test."],
+        ("a.forged.test", "A"): ["9.9.9.9"],
+        ("box.here.test", "A"): ["5.6.7.8"],
+    }
+    with running_dns_server(zone) as server:
+        monkeypatch.setattr(first_look, "outgoing_addresses", lambda: ("5.6.7.8",))
+        monkeypatch.setattr(first_look, "resolver_of", lambda _: DnsResolver((server.address,)))
+        yield server
+
+
+def test_finds_its_name_by_reverse_dns(command: Command, public: DnsServer) -> None:
+    ran = command.run("init", "house")
+    assert "The house box.here.test is ready" in ran.out
+    assert "note" not in ran.out
+    assert load(Path("house/posthouse.toml")).hostname == "box.here.test"
+
+
+def test_says_when_reverse_dns_has_another_name(command: Command, public: DnsServer) -> None:
+    assert "5.6.7.8 is called a.forged.test and box.here.test by reverse DNS" in command.run("init", "house", *TOLD).out
+    public.zone = {}
+    assert "5.6.7.8 has no name in reverse DNS" in command.run("init", "other", *TOLD).out
+
+
+@pytest.mark.parametrize("fault", [Fault.DROP, Fault.SERVFAIL])
+def test_no_network_is_no_obstacle(
+    command: Command, public: DnsServer, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient = DnsResolver((public.address,), lifetime_s=0.2)
+    monkeypatch.setattr(first_look, "resolver_of", lambda _: impatient)
+    public.zone = {("8.7.6.5.in-addr.arpa", "*"): fault, ("gmail.com", "*"): fault}
+    assert command.run("init", "house").failed_with("posthouse init --hostname")
+    ran = command.run("init", "house", *TOLD, "--check-network")
+    assert (ran.status, ran.err) == (0, "")
+    assert "unknown  port 25 out" in ran.out
+    assert ("gmail.com", "MX") in {(name, kind) for _transport, name, kind in public.asked}
+
+
+def test_without_being_asked_to_it_tries_no_connection(command: Command, public: DnsServer) -> None:
+    command.run("init", "house", *TOLD)
+    assert public.names_asked("MX") == set()
+
+
+def test_a_port_that_is_taken_is_told_with_its_owner(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        monkeypatch.setattr(first_look, "PORTS", {**first_look.PORTS, "smtp": port})
+        ran = command.run("init", "house", *TOLD)
+    assert ran.status == 0
+    assert f"problem  port           smtp 0.0.0.0:{port} cannot be opened" in ran.out
+    assert f"(process {os.getpid()})" in ran.out
+
+
+ON_A_TERMINAL = """
+import sys
+from posthouse.cli import first_look, main
+from posthouse.cli.findings import Finding
+
+async def port_25(_):
+    return Finding("port 25 out", "problem", "it was tried")
+
+first_look.port_25 = port_25
+first_look.outgoing_addresses = lambda: ()
+sys.argv = ["posthouse", "init", "house", "--hostname", "mx.here.test"]
+main()
+"""
+
+
+def test_asks_on_a_terminal(public_folder: Path) -> None:
+    """Each question has its guess; what was told is not asked."""
+    controller, terminal = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "COLUMNS": "80"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_A_TERMINAL],
+        cwd=public_folder,
+        env=environment,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    os.write(controller, b"\nada@here.test\n")
+    shown = b""
+    # When the last one has closed the terminal, reading from it is an error.
+    with contextlib.suppress(OSError):
+        while block := os.read(controller, 65536):
+            shown += block
+    os.close(controller)
+    text = shown.decode()
+    assert process.wait(30) == 0, text
+    assert "The domain whose mail it takes [here.test]:" in text
+    assert "The first account [postmaster@here.test]:" in text
+    assert "login     ada@here.test" in text
+    assert "problem  port 25 out    it was tried" in text
+    notes = text[text.index("note     address") :]
+    assert max(len(line) for line in notes.splitlines() if "posthouse " not in line) <= 80
+
+
 def test_takes_what_follows_from_the_host_name(command: Command) -> None:
     ran = command.run("init", "house", "--hostname", "mx.here.test")
     assert "postmaster@here.test" in ran.out
 
 
-def test_elsewhere_than_on_a_terminal_it_asks_nothing(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(house, "_guess_hostname", lambda: None)
-    assert command.run("init", "house").failed_with("--hostname")
+def test_elsewhere_than_on_a_terminal_it_asks_nothing(command: Command) -> None:
+    assert command.run("init", "house").failed_with("posthouse init --hostname")
     assert not Path("house").exists()
 
 
@@ -56,6 +190,11 @@ def test_elsewhere_than_on_a_terminal_it_asks_nothing(command: Command, monkeypa
     [
         (("--hostname", "mx"), "full name"),
         (("--hostname", "../x"), "not a domain"),
+        (("--hostname", "192.0.2.1"), "is an IP address"),
+        (("--hostname", "2001:db8::1"), "is an IP address"),
+        (("--hostname", "[192.0.2.1]"), "--domain"),
+        (("--hostname", "mx.here.test", "--address", "10.0.0.1"), "not a public address"),
+        (("--hostname", "mx.here.test", "--address", "x"), "not an IP address"),
         (("--hostname", "mx.here.test", "--account", "ada"), "not an address"),
         (("--hostname", "mx.here.test", "--account", "ada@else.test"), "--domain else.test"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posthouse.mail.ids import QUEUE_ID_PATTERN, new_queue_id
+from posthouse.mail.ids import QUEUE_ID_PATTERN, new_queue_id, time_of
 
 
 class Chance:
@@ -35,3 +35,8 @@ def test_a_known_one() -> None:
     assert new_queue_id(0, Chance(b"\xff" * 10)) == "0" * 10 + "Z" * 16
     assert not QUEUE_ID_PATTERN.match("0" * 26 + "\n")
     assert not QUEUE_ID_PATTERN.match("8" + "0" * 25)
+
+
+@given(st.floats(0, 2**47 / 1000), st.binary(min_size=10, max_size=10))
+def test_its_time_can_be_read_from_it(now: float, chance: bytes) -> None:
+    assert abs(time_of(new_queue_id(now, Chance(chance))) - now) <= 0.0011

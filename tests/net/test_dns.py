@@ -471,3 +471,21 @@ async def test_a_datagram_of_64_kib_is_not_taken_apart(monkeypatch: pytest.Monke
     finally:
         transport.close()
     assert parsed == []
+
+
+async def test_records_of_other_types_are_text() -> None:
+    zone = {
+        ("here.test", "TXT"): ['"v=spf1 " "mx -all"', '"other"'],
+        ("_pop3s._tcp.here.test", "SRV"): ["0 1 995 mx.here.test."],
+        ("8.7.6.5.in-addr.arpa", "PTR"): ["mx.here.test."],
+        ("unsure.here.test", "TXT"): Fault.SERVFAIL,
+    }
+    async with dns_server(zone) as server:
+        asked = resolver(server)
+        assert set(await asked.texts("here.test", "TXT")) == {"v=spf1 mx -all", "other"}
+        assert await asked.texts("_pop3s._tcp.here.test", "SRV") == ("0 1 995 mx.here.test",)
+        assert await asked.names_of("5.6.7.8") == ("mx.here.test",)
+        assert await asked.names_of("2001:db8::1") == ()
+        assert await asked.texts("gone.test", "TXT") == await asked.texts("here.test", "SRV") == ()
+        with pytest.raises(TemporaryDnsFailure):
+            await asked.texts("unsure.here.test", "TXT")

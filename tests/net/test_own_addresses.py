@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import socket
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,7 +39,7 @@ def test_without_doors_nothing_is_ours() -> None:
 
 def machines_own(family: socket.AddressFamily, towards: str) -> str:
     """An address of this machine that is not loopback, if it has one."""
-    return own_addresses._source_towards(family, towards)
+    return own_addresses.source_towards(family, towards)
 
 
 @pytest.mark.parametrize(("family", "towards"), [(socket.AF_INET, "198.51.100.1"), (socket.AF_INET6, "2001:db8::1")])
@@ -53,3 +55,16 @@ def test_the_addresses_of_this_machine(
         assert is_of_this_machine(own)
     assert not is_of_this_machine(towards)
     assert is_of_this_machine("127.0.0.1")
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="the file is as a little-endian kernel writes it")
+def test_the_router_that_everything_goes_through(tmp_path: Path) -> None:
+    head = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+    near = "eth0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"
+    far = "eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+    routes = tmp_path / "route"
+    routes.write_text(head + near + far)
+    assert own_addresses.default_gateway(routes) == "172.17.0.1"
+    routes.write_text(head + near)
+    assert own_addresses.default_gateway(routes) is None
+    assert own_addresses.default_gateway(tmp_path / "gone") is None

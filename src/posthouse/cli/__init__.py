@@ -13,6 +13,7 @@ from posthouse.cli import (
     accounts,
     app_passwords,
     check,
+    dns,
     house,
     identities,
     messages,
@@ -52,6 +53,7 @@ def _root(
 
 house.register(app)
 check.register(app)
+dns.register(app)
 store.register(app)
 upgrade.register(app)
 tour.register(app)

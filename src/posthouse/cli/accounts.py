@@ -73,6 +73,7 @@ def domain_add(name: DomainArgument, config: ConfigOption = None) -> None:
 
     with_storage(config, work)
     print(f"Mail for {checked} is now taken here. Next: posthouse account add you@{checked}")
+    print("Its DNS records: posthouse dns; whether they are right: posthouse check")
 
 
 @domain.command("list")

@@ -1,12 +1,12 @@
-"""`posthouse check`: is the configuration right, would the house start, what should DNS say."""
+"""`posthouse check`: is the configuration right, would the house start, does DNS say what it should."""
 
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
+import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +14,9 @@ import typer
 from posthouse.cli.check_aliases import aliases
 from posthouse.cli.check_certificates import certificates
 from posthouse.cli.check_identities import identities
+from posthouse.cli.check_logins import scram
 from posthouse.cli.check_outgoing import outgoing
+from posthouse.cli.check_postmaster import postmaster
 from posthouse.cli.check_store import check_store
 from posthouse.cli.common import (
     ConfigOption,
@@ -23,31 +25,27 @@ from posthouse.cli.common import (
     become_owner,
     load_config,
     print_json,
-    print_rows,
+    printable,
     require_writable,
 )
-from posthouse.cli.findings import NOTE, OK, PROBLEM, Finding
-from posthouse.mail.address import Address
-from posthouse.mail.words import count, some
+from posthouse.cli.findings import NOTE, OK, PROBLEM, UNKNOWN, Finding
+from posthouse.cli.obstacles import clock, disk, port_advice
+from posthouse.mail.words import count
 from posthouse.storage.errors import StorageError
 
 if TYPE_CHECKING:
+    from posthouse.cli.check_dns import Compared
+    from posthouse.cli.dns_records import Site
     from posthouse.config import Config
     from posthouse.config_values import Endpoint
-    from posthouse.storage.interfaces import Storage
 
+SHOWN_RIGHT = 60
+"""A house of many domains wants to read what is wrong."""
 
-LOGINS_LOOKED_AT = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class DnsRecord:
-    """A record that should exist, as in a zone file."""
-
-    name: str
-    type: str
-    value: str
-    why: str
+AddressOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ADDRESS", help="A public address of the house that this machine does not know of."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -58,10 +56,15 @@ def register(app: typer.Typer) -> None:
 def check(
     config: ConfigOption = None,
     json: JsonOption = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no name server.")] = False,
+    network: Annotated[
+        bool, typer.Option("--check-network", help="Try whether connections to port 25 elsewhere are let out.")
+    ] = False,
+    address: AddressOption = None,
     store: Annotated[bool, typer.Option("--store", help="Look at every row and every octet of mail instead.")] = False,
     mend: Annotated[bool, typer.Option("--mend", help="With --store: recount what was counted wrong.")] = False,
 ) -> None:
-    """Say whether the house would start, and what DNS should say."""
+    """Say whether the house would start, and if DNS is right."""
     import asyncio
 
     if mend and not store:
@@ -70,25 +73,70 @@ def check(
         check_store(config, as_json=json, mend=mend)
         return
     loaded = load_config(config)
+    addresses = checked_addresses(address)
+    findings, domains = _house(loaded)
+    site = site_here(loaded, domains, addresses)
+    compared: list[Compared] = []
+    if offline or not _is_found_by_others(loaded):
+        findings.append(_not_asked(site, offline=offline))
+    else:
+        compared, more = asyncio.run(_ask(loaded, site))
+        findings += more
+    if network:
+        findings.append(asyncio.run(_port_25(loaded)))
+    _print(findings, compared, as_json=json)
+    _end(findings, compared)
+
+
+def checked_addresses(given: Sequence[str] | None) -> tuple[str, ...]:
+    """The addresses of the command line. Raises Problem."""
+    from posthouse.net.address_scope import is_public, plain_address
+
+    found = []
+    for text in given or ():
+        try:
+            found.append(plain_address(text))
+        except ValueError as exc:
+            raise Problem(f"{text!r} is not an IP address; give one such as --address 198.51.100.7") from exc
+        if not is_public(found[-1]):
+            raise Problem(
+                f"{text} is not a public address; see the one of your line in your router, or at its provider"
+            )
+    return tuple(found)
+
+
+def site_here(config: Config, domains: Sequence[str], told: Sequence[str]) -> Site:
+    """What DNS has to say about the house, with the addresses of this machine or those that were told."""
+    from posthouse.cli.dns_records import site_of
+    from posthouse.cli.surroundings import outgoing_addresses
+
+    return site_of(config, domains, told or (*config.forwarding.source_addresses, *outgoing_addresses()))
+
+
+def _house(config: Config) -> tuple[list[Finding], tuple[str, ...]]:
+    """All but DNS, and the local domains."""
+    import asyncio
+
     # Ports first: those below 1024 may be opened by root only, and root is given up for what follows.
-    served = is_served(loaded)
-    findings = [Finding("configuration", OK, f"for {loaded.hostname}"), *_ports(loaded, served)]
-    findings += [*certificates(loaded), *outgoing(loaded)]
+    served = is_served(config)
+    findings = [Finding("configuration", OK, f"for {config.hostname}"), *_ports(config, served)]
+    findings += [*certificates(config), *outgoing(config)]
     domains: tuple[str, ...] = ()
+    newest: float | None = None
+    # Before the store is opened, which changes its files.
+    now = clock(config.data_dir)
     try:
-        become_owner(loaded.data_dir)
-        require_writable(loaded.data_dir)
-        found, domains = asyncio.run(_store(loaded))
+        become_owner(config.data_dir)
+        findings.append(disk(config.data_dir))
+        require_writable(config.data_dir)
+        found, domains, newest = asyncio.run(_store(config))
         findings += found
     except (StorageError, Problem) as exc:
-        findings.append(Finding("store", PROBLEM, str(exc) or type(exc).__name__))
-    records = dns_records(loaded, domains)
-    _print(findings, records, as_json=json)
-    problems = sum(finding.state == PROBLEM for finding in findings)
-    if problems:
-        sys.stdout.flush()
-        print(f"posthouse: {count(problems, 'problem', 'problems')}; see above", file=sys.stderr)
-        raise typer.Exit(1)
+        text = str(exc) or type(exc).__name__
+        if text not in {finding.text for finding in findings}:
+            findings.append(Finding("store", PROBLEM, text))
+    findings.append(now if now.state == PROBLEM else clock(config.data_dir, newest))
+    return findings, domains
 
 
 def is_served(config: Config) -> bool:
@@ -117,7 +165,7 @@ def _ports(config: Config, served: bool) -> Iterator[Finding]:
         yield Finding("port", PROBLEM, "[listen] opens no door; add for example smtp = ['127.0.0.1:2525']")
     for door, endpoint in endpoints:
         if endpoint.port:
-            yield _answering(door, endpoint) if served else _free(door, endpoint)
+            yield _answering(door, endpoint) if served else free_port(door, endpoint)
 
 
 def _answering(door: str, endpoint: Endpoint) -> Finding:
@@ -128,11 +176,11 @@ def _answering(door: str, endpoint: Endpoint) -> Finding:
     try:
         socket.create_connection((host, endpoint.port), timeout=5).close()
     except OSError:
-        return Finding("port", PROBLEM, f"{door} {endpoint} does not answer; restart the house that runs")
+        return Finding("port", PROBLEM, f"{door} {endpoint} does not answer; run: systemctl restart posthouse")
     return Finding("port", OK, f"{door} {endpoint} answers")
 
 
-def _free(door: str, endpoint: Endpoint) -> Finding:
+def free_port(door: str, endpoint: Endpoint) -> Finding:
     """A port of a house that does not run."""
     from posthouse.net.listener import PortTaken, bind
 
@@ -143,15 +191,11 @@ def _free(door: str, endpoint: Endpoint) -> Finding:
     return Finding("port", OK, f"{door} {endpoint} is free")
 
 
-def port_advice(problem: Exception) -> str:
-    """What to do about a port that cannot be opened."""
-    first = "; end that one, or" if "listens there already" in str(problem) else "; otherwise"
-    return f"{first} change [listen] in the configuration"
-
-
-async def _store(config: Config) -> tuple[list[Finding], tuple[str, ...]]:
-    """What the store says; opening it beside a running house is what every command does."""
+async def _store(config: Config) -> tuple[list[Finding], tuple[str, ...], float | None]:
+    """What the store says, its domains, and when the newest journey began. Every command opens it beside a house."""
     from posthouse.app import World, open_storage
+    from posthouse.cli.check_crowd import crowd
+    from posthouse.mail.ids import time_of
 
     storage = await open_storage(config, World())
     try:
@@ -159,93 +203,105 @@ async def _store(config: Config) -> tuple[list[Finding], tuple[str, ...]]:
         domains = await storage.administration.domains()
         if not domains:
             findings.append(Finding("domain", PROBLEM, "no domain is local; run: posthouse domain add example.org"))
-        findings += [await _postmaster(config, storage), await _scram(config, storage)]
+        findings += [await postmaster(config, storage), await scram(config, storage), *crowd(config)]
         findings += await aliases(storage, config)
         findings += await identities(storage, config)
-        return findings, domains
+        newest = await storage.journey.find(limit=1)
+        return findings, domains, time_of(newest[0]) if newest else None
     finally:
         await storage.close()
 
 
-async def _postmaster(config: Config, storage: Storage) -> Finding:
-    """RFC 5321 §4.5.1: mail to postmaster must be taken."""
-    from posthouse.admission.routing import Home, route
-
-    home = Home(hostname=config.hostname, postmaster=config.postmaster)
-    readers: dict[str, None] = {}
-    for domain in (config.hostname, *await storage.directory.domains()):
-        routed = await route(storage.directory, Address("postmaster", domain), home)
-        if routed.leads_nowhere:
-            return await _unread_postmaster(config, storage, home.system_login)
-        readers |= dict.fromkeys(mailbox.login for mailbox, _ in routed.mailboxes.values())
-        readers |= dict.fromkeys(map(str, routed.remotes.values()))
-    return Finding("postmaster", OK, f"read by {', '.join(readers)}")
+def _is_found_by_others(config: Config) -> bool:
+    """Whether anybody beyond this machine can come in: else it is a trial, and no DNS leads to it."""
+    doors = [endpoint for door in type(config.listen).model_fields for endpoint in getattr(config.listen, door)]
+    return bool(config.reception.proxy_from) or any(not endpoint.is_loopback for endpoint in doors)
 
 
-async def _unread_postmaster(config: Config, storage: Storage, login: Address) -> Finding:
-    """Mail to postmaster is kept in the system maildrop; whether anybody can read it there."""
-    account = await storage.directory.account(str(login))
-    if account is not None and account.credentials:
-        return Finding("postmaster", OK, f"kept in the system maildrop, read with the login {login}")
-    mend = (
-        f"run: posthouse account add {config.postmaster}"
-        if config.postmaster is not None
-        else "set postmaster in the configuration"
-    )
-    if account is None:
-        text = f"mail to postmaster leads to nobody and will be kept in a system maildrop; {mend}"
-        return Finding("postmaster", PROBLEM, text)
-    held = len(await storage.maildrops.list(account.account))
+def _not_asked(site: Site, *, offline: bool) -> Finding:
+    if not site.has_name:
+        return _no_name(site)
+    why = "as --offline asks" if offline else "since every door is open to this machine only"
+    return Finding("dns", NOTE, f"not asked, {why}; what it should say: posthouse dns")
+
+
+def _no_name(site: Site) -> Finding:
     text = (
-        f"nobody reads mail to postmaster; {count(held, 'message is', 'messages are')} kept in the system maildrop; "
-        f"{mend}; to read what is kept: posthouse account password {login}"
+        f"hostname is the address {site.hostname}: few houses believe such a name; set hostname to one that DNS knows"
     )
-    return Finding("postmaster", PROBLEM, text)
+    return Finding("dns", NOTE, text)
 
 
-async def _scram(config: Config, storage: Storage) -> Finding:
-    """Whether SCRAM is offered, which is so where it works for everybody."""
-    auth = config.auth
-    if not auth.scram:
-        return Finding("SCRAM", OK, "not offered, as auth.scram says")
-    without = await storage.directory.logins_without_scram(LOGINS_LOOKED_AT)
-    if not without:
-        return Finding("SCRAM", OK, "offered: it works with every password")
-    mend = (
-        "it is again when all of them have logged in by PLAIN, or got a password with: posthouse account password"
-        if auth.scram_for_passwords
-        else "set auth.scram_for_passwords = true, and it is when all of them have logged in; or auth.scram = false"
-    )
-    return Finding("SCRAM", NOTE, f"not offered: it would not work with the passwords of {some(without)}; {mend}")
+async def _ask(config: Config, site: Site) -> tuple[list[Compared], list[Finding]]:
+    from posthouse.cli.check_dns import compare_dns
+    from posthouse.cli.surroundings import resolver_of
+
+    if not site.has_name:
+        return [], [_no_name(site)]
+    return await compare_dns(site, resolver_of(config)), []
 
 
-def dns_records(config: Config, domains: tuple[str, ...]) -> list[DnsRecord]:
-    """The records with which other houses find this one and believe it (RFC 5321 §5, RFC 7208)."""
-    host = config.hostname
-    records = [DnsRecord(f"{host}.", "A/AAAA", "(this machine's public address)", "where this house is")]
-    smarthost = config.forwarding.next_hop("*")
-    senders = f"mx {_spf_mechanism(smarthost.host)}" if smarthost else "mx"
-    for domain in domains:
-        records.append(DnsRecord(f"{domain}.", "MX", f"10 {host}.", f"mail for {domain} comes here"))
-        records.append(DnsRecord(f"{domain}.", "TXT", f'"v=spf1 {senders} -all"', "who may send as this domain"))
-    records.append(DnsRecord("(that address)", "PTR", f"{host}.", "many houses refuse mail without it"))
-    return records
+async def _port_25(config: Config) -> Finding:
+    from posthouse.cli.surroundings import port_25, resolver_of
+
+    return await port_25(resolver_of(config))
 
 
-def _spf_mechanism(host: str) -> str:
-    """A host as an SPF record names it (RFC 7208 §5)."""
-    try:
-        return f"ip{ipaddress.ip_address(host).version}:{host}"
-    except ValueError:
-        return f"a:{host}"
-
-
-def _print(findings: list[Finding], records: list[DnsRecord], *, as_json: bool) -> None:
+def _print(findings: Sequence[Finding], compared: Sequence[Compared], *, as_json: bool) -> None:
     if as_json:
-        dns = [{"check": "dns", "state": NOTE, **dataclasses.asdict(record)} for record in records]
-        print_json([*map(dataclasses.asdict, findings), *dns])
+        print_json([*map(dataclasses.asdict, findings), *({"check": "dns", **dataclasses.asdict(c)} for c in compared)])
         return
     for finding in findings:
-        print(f"{finding.state:<8} {finding.check:<14} {finding.text}")
-    print("\nDNS should say (it is not asked here):")
-    print_rows([dataclasses.asdict(record) for record in records], ["name", "type", "value"], as_json=False, empty="")
+        print_finding(finding)
+    if compared:
+        print("\nDNS:")
+    right = [row for row in compared if row.state == OK]
+    for row in compared:
+        if row.state != OK or len(right) <= SHOWN_RIGHT:
+            _tell(row)
+    if len(right) > SHOWN_RIGHT:
+        print(f"{OK:<8} {count(len(right), 'record is', 'records are')} as they should be; all of them: --json")
+
+
+def print_finding(finding: Finding) -> None:
+    """One line; on a terminal, as many as it needs there, below each other."""
+    print_wrapped(f"{finding.state:<8} {finding.check:<14} ", finding.text)
+
+
+def print_wrapped(label: str, text: str) -> None:
+    """A text behind its label. Only a terminal breaks it: what is piped on stays one line."""
+    text = printable(text)
+    if not sys.stdout.isatty():
+        print(label + text)
+        return
+    width = max(60, min(shutil.get_terminal_size().columns, 120))
+    options = {"initial_indent": label, "subsequent_indent": " " * len(label)}
+    print(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False, **options))  # type: ignore[arg-type]
+
+
+def _tell(row: Compared) -> None:
+    """What is right is one line; the rest says what was found, what should be there, and why."""
+    kind = "TXT (SPF)" if row.should_be.startswith("v=spf1") else row.type
+    head = f"{row.state:<8} {row.name} {kind}"
+    found = ", ".join(row.found) or "nothing"
+    if row.state == OK:
+        print_wrapped(f"{head}  ", found)
+        return
+    print(head)
+    if row.state != UNKNOWN:
+        print_wrapped("           found      ", found)
+    print_wrapped("           should be  ", row.should_be)
+    print_wrapped("           why        ", row.why)
+
+
+def _end(findings: Sequence[Finding], compared: Sequence[Compared]) -> None:
+    """Exit with 1 if anything is wrong. What could not be asked is not."""
+    states = [*(finding.state for finding in findings), *(row.state for row in compared)]
+    problems = count(states.count(PROBLEM), "problem", "problems")
+    unasked = f"{count(states.count(UNKNOWN), 'thing', 'things')} could not be found out"
+    told = [problems] * (PROBLEM in states) + [unasked] * (UNKNOWN in states)
+    if told:
+        sys.stdout.flush()
+        print(f"posthouse: {'; '.join(told)}; see above", file=sys.stderr)
+    if PROBLEM in states:
+        raise typer.Exit(1)

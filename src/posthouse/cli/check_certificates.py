@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from posthouse.cli.findings import NOTE, OK, PROBLEM, Finding
+from posthouse.cli.obstacles import certificate_advice
 from posthouse.mail.words import duration
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ def certificates(config: Config) -> Iterator[Finding]:
         hosts = [host for host, named in pairs.named.items() if named == pair]
         if pair == pairs.default:
             hosts.insert(0, config.hostname)
-        yield from _pair(pair, hosts, own=pair == pairs.default and config.tls.certificate is None)
+        own = pair == pairs.default and config.tls.certificate is None
+        yield from _pair(pair, hosts, own=own, config=config)
 
 
-def _pair(pair: Pair, hosts: list[str], *, own: bool) -> Iterator[Finding]:
+def _pair(pair: Pair, hosts: list[str], *, own: bool, config: Config) -> Iterator[Finding]:
     from posthouse.net.certificate_facts import certificate_facts
     from posthouse.net.tls import CertificateUnusable, server_context
 
@@ -40,7 +42,7 @@ def _pair(pair: Pair, hosts: list[str], *, own: bool) -> Iterator[Finding]:
         server_context(pair.certificate, pair.key)
         facts = certificate_facts(pair.certificate)
     except CertificateUnusable as exc:
-        yield Finding("certificate", PROBLEM, f"{exc}; name a certificate and its key in [tls]")
+        yield Finding("certificate", PROBLEM, f"{exc}{certificate_advice(config, exc)}")
         return
     yield _age(pair.certificate, facts.begins_at, facts.expires_at)
     for host in hosts:

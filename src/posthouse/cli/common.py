@@ -44,7 +44,7 @@ def load_config(path: Path | None) -> Config:
     try:
         return load(find(path))
     except ConfigError as exc:
-        raise Problem(str(exc)) from exc
+        raise Problem(f"{exc}; {exc.mend}" if exc.mend else str(exc)) from exc
 
 
 def with_storage(config_path: Path | None, work: Callable[[Storage, Config, World], Awaitable[T]]) -> T:
@@ -116,6 +116,7 @@ def require_writable(folder: Path) -> None:
     """Say whose command it is where the folder belongs to somebody else. A missing folder is not judged here."""
     if not folder.exists():
         return
+    require_writable_disk(folder)
     if os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         for file in folder.glob("*.db"):
             if not os.access(file, os.R_OK | os.W_OK):
@@ -129,6 +130,25 @@ def require_writable(folder: Path) -> None:
     if number == os.geteuid():
         raise Problem(f"{folder} cannot be written by {owner}; run: chmod u+rwx {folder}")
     raise Problem(f"{folder} cannot be written by {user_name()}; run it as its owner: sudo -u {owner} posthouse …")
+
+
+def require_writable_disk(folder: Path) -> None:
+    """Raises Problem where the disk below a folder is mounted read-only, which no owner and no mode can mend."""
+    try:
+        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+    except OSError:
+        return
+    if read_only:
+        mount = mount_point(folder)
+        raise Problem(f"{mount} is mounted read-only, and {folder} is on it; run: sudo mount -o remount,rw {mount}")
+
+
+def mount_point(folder: Path) -> Path:
+    """The root of the file system that a folder is on."""
+    path = folder.resolve()
+    while not path.is_mount():
+        path = path.parent
+    return path
 
 
 def _making_ours(file: Path, modes: str) -> str:

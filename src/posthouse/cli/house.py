@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import resource
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from posthouse.cli.accounts import new_password
-from posthouse.cli.check import port_advice
+from posthouse.cli.check import AddressOption, checked_addresses
 from posthouse.cli.common import (
     ConfigOption,
     Problem,
@@ -28,6 +28,7 @@ from posthouse.cli.common import (
     require_writable,
     sync_folders,
 )
+from posthouse.cli.obstacles import certificate_advice, clock_problem, disk_problem, port_advice
 from posthouse.mail.address import Address
 from posthouse.storage.errors import StorageError
 
@@ -45,13 +46,13 @@ hostname = "{hostname}"
 data_dir = "."
 postmaster = "{postmaster}"  # who reads mail to postmaster
 
-[listen]                          # an empty list closes that door
-smtp        = ["0.0.0.0:25"]      # mail from other houses
-submission  = ["0.0.0.0:587"]     # mail from your own people, STARTTLS
-submissions = ["0.0.0.0:465"]     # the same, TLS from the first octet
-pop3s       = ["0.0.0.0:995"]     # mail programs download from here
+[listen]  # an empty list closes that door
+smtp        = {smtp}  # mail from other houses
+submission  = {submission}  # mail from your own people, STARTTLS
+submissions = {submissions}  # the same, TLS from the first octet
+pop3s       = {pop3s}  # mail programs download from here
 
-# [tls]                           # absent: the self-signed pair beside this file
+# [tls]  # absent: the self-signed pair beside this file
 # certificate = "/etc/letsencrypt/live/{hostname}/fullchain.pem"
 # key = "/etc/letsencrypt/live/{hostname}/privkey.pem"
 
@@ -75,32 +76,39 @@ def init(
     account: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="The first account, an address in that domain.")
     ] = None,
+    address: AddressOption = None,
+    network: Annotated[
+        bool, typer.Option("--check-network", help="Try port 25 elsewhere; on a terminal that is done anyhow.")
+    ] = False,
 ) -> None:
     """Make a house: its folder and all that is in it.
 
     That is the configuration, the database, a self-signed certificate, the first domain, and the first account
-    with a password, which is shown once. Asks what it was not told, if on a terminal.
+    with a password, which is shown once. Asks what it was not told, if on a terminal. Prints the DNS records.
     """
+    from posthouse.cli.first_look import guess_hostname, look_around, tell
+
+    told = checked_addresses(address)
     if (folder / CONFIG_NAME).exists():
         raise Problem(
             f"{folder / CONFIG_NAME} exists already; run it with: posthouse serve --config {folder}/{CONFIG_NAME}"
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Problem(f"{folder} exists and is not an empty folder; name another one")
-    host = domain_argument(hostname or _ask("This machine's full name", _guess_hostname(), "--hostname"))
-    if "." not in host:
-        raise Problem(f"{host} is not a full name; give --hostname mx.example.org, say")
+    host = _hostname(hostname or _ask("This machine's full name", guess_hostname(domain, told), "--hostname"))
     first_domain = domain_argument(domain or _ask("The domain whose mail it takes", _parent(host), "--domain"))
-    address = address_argument(account or _ask("The first account", f"postmaster@{first_domain}", "--account"))
-    if address.domain != first_domain:
-        raise Problem(f"the account {address} is not in the domain {first_domain}; give --domain {address.domain}")
+    first = address_argument(account or _ask("The first account", f"postmaster@{first_domain}", "--account"))
+    if first.domain != first_domain:
+        raise Problem(f"the account {first} is not in the domain {first_domain}; give --domain {first.domain}")
+    # Before root is given up: who holds a port is not for everybody to see.
+    seen = look_around(host, told, network=network or _on_terminal())
     password = new_password()
-    _make(folder, host, first_domain, address, password)
+    _make(folder, host, first_domain, first, password)
     config = folder / CONFIG_NAME
     print(f"The house {host} is ready in {folder}, with the account")
-    print(f"  login     {address}")
+    print(f"  login     {first}")
     print(f"  password  {password}   (shown this once)")
-    print(f"Start it with:  posthouse serve --config {config}")
+    tell(load_config(config), config, first_domain, seen)
 
 
 def _make(folder: Path, hostname: str, domain: str, address: Address, password: str) -> None:
@@ -128,7 +136,7 @@ def _make(folder: Path, hostname: str, domain: str, address: Address, password: 
         if isinstance(exc, OSError):
             raise Problem(f"{folder} cannot be made: {exc.strerror or exc}; name another folder") from exc
         if isinstance(exc, StorageError):
-            raise Problem(f"the house could not be made: {exc}") from exc
+            raise Problem(f"the house could not be made: {exc}; make room, or name another folder") from exc
         raise
 
 
@@ -137,10 +145,11 @@ def _furnish(made: Path, hostname: str, domain: str, address: Address, password:
     import asyncio
 
     from posthouse.app import SELF_SIGNED, World
+    from posthouse.cli.first_look import default_doors
     from posthouse.config import load
     from posthouse.net.tls import make_self_signed
 
-    text = _TEMPLATE.format(hostname=hostname, postmaster=address)
+    text = _TEMPLATE.format(hostname=hostname, postmaster=address, **default_doors())
     descriptor = os.open(made / CONFIG_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
@@ -167,21 +176,35 @@ async def _fill(config: Config, world: World, domain: str, address: Address, pas
 
 def _ask(question: str, guess: str | None, option: str) -> str:
     """Ask on a terminal; elsewhere take the guess, or say which option was missing."""
-    if sys.stdin.isatty() and sys.stdout.isatty():
+    if _on_terminal():
         return str(typer.prompt(question, default=guess))
     if guess is None:
-        raise Problem(f"tell {option}: it cannot be found out here")
+        raise Problem(f"the answer to {option} cannot be found out here; run: posthouse init {option} …")
     return guess
 
 
-def _guess_hostname() -> str | None:
-    name = socket.getfqdn()
-    return name if "." in name and not name.startswith("localhost") and not name.endswith(".arpa") else None
+def _on_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _parent(hostname: str) -> str:
-    """example.org for mx.example.org; a name of two labels is its own domain."""
+def _hostname(text: str) -> str:
+    """The name of the house, which other houses look up. Raises Problem."""
+    try:
+        literal = ipaddress.ip_address(text)
+    except ValueError:
+        host = domain_argument(text)
+    else:
+        raise Problem(f"{literal} is an IP address, and a house needs a name; give --hostname mx.example.org, say")
+    if "." not in host:
+        raise Problem(f"{host} is not a full name; give --hostname mx.example.org, say")
+    return host
+
+
+def _parent(hostname: str) -> str | None:
+    """example.org for mx.example.org; a name of two labels is its own domain, an address literal has none."""
     parent = hostname.partition(".")[2]
+    if hostname.startswith("["):
+        return None
     return parent if "." in parent else hostname
 
 
@@ -203,6 +226,9 @@ def serve(
     if part.data_dir is not None:
         # A worker that is replaced joins the others, whatever the configuration says by now.
         loaded = loaded.model_copy(update={"data_dir": part.data_dir})
+    for problem in (clock_problem(loaded.data_dir), disk_problem(loaded.data_dir)):
+        if problem is not None:
+            raise Problem(problem)
     if worker is None and loaded.workers == 1 and _needs_root(loaded) and os.geteuid() == 0:
         part = _bound(loaded)
         become_owner(loaded.data_dir)
@@ -221,7 +247,7 @@ def _bound(config: Config) -> Part:
     from posthouse.doors import bind_doors
     from posthouse.workers import Part, lock_folder
 
-    with _told():
+    with _told(config):
         # Held as long as the process lives.
         lock_folder(config.data_dir)
         return Part(doors=bind_doors(config))
@@ -270,7 +296,7 @@ async def _serve(config: Config, part: Part, path: Path | None, *, until_eof: bo
     # A start may take long, and the signal's own effect is the end.
     came_early = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, came_early.set)
-    with _told():
+    with _told(config):
         await house.start()
     loop.add_signal_handler(signal.SIGHUP, reload)
     if came_early.is_set():
@@ -291,7 +317,7 @@ async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
     from posthouse.workers import WorkerFailed, Workers, lock_folder
 
     log = make_log()
-    with _told():
+    with _told(config):
         lock = lock_folder(config.data_dir)
         doors = bind_doors(config)
     command = (sys.executable, "-m", "posthouse.cli", "serve", "--config", str(find(path)))
@@ -321,7 +347,7 @@ async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _told(config: Config) -> Iterator[None]:
     """What stands in the way of a start, as one line with what to do."""
     from posthouse.config import ConfigError
     from posthouse.net.listener import PortTaken
@@ -333,7 +359,7 @@ def _told() -> Iterator[None]:
     except PortTaken as exc:
         raise Problem(f"{exc}{port_advice(exc)}") from exc
     except CertificateUnusable as exc:
-        raise Problem(f"{exc}; name a certificate and its key in [tls] of the configuration") from exc
+        raise Problem(f"{exc}{certificate_advice(config, exc)}") from exc
     except (StorageError, AlreadyServed, ConfigError) as exc:
         raise Problem(str(exc)) from exc
 

@@ -29,6 +29,15 @@ def first_queue_id(at: float) -> QueueId:
     return _spelled(max(0.0, at), 0)
 
 
+def time_of(queue_id: QueueId) -> float:
+    """When it was made, in Unix seconds, to the millisecond."""
+    number = 0
+    for character in queue_id[:10]:
+        number = number << 5 | _CROCKFORD.index(character)
+    # Ten characters are 50 bits; the first two of them are always nought.
+    return number / 1000
+
+
 def _spelled(at: float, chance: int) -> QueueId:
     number = (int(at * 1000) & ((1 << 48) - 1)) << 80 | chance
     return QueueId("".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)]))

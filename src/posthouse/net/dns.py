@@ -19,8 +19,10 @@ import dns.message
 import dns.name
 import dns.rdatatype
 import dns.resolver
+import dns.reversename
 from dns.rdata import Rdata
 from dns.rdtypes.ANY.MX import MX
+from dns.rdtypes.ANY.TXT import TXT
 
 from posthouse.net.dns_exchange import NameServer, has_authority
 
@@ -82,7 +84,8 @@ class _Records:
     """What was found, in plain text; both empty: certainly nothing."""
 
     hosts: tuple[MxHost, ...] = ()
-    addresses: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    """Addresses, and whatever else a record of another type says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +129,27 @@ class DnsResolver:
         async with asyncio.TaskGroup() as group:
             asked = [group.create_task(self._find(host, kind)) for kind in (dns.rdatatype.AAAA, dns.rdatatype.A)]
         answers = [task.result() for task in asked]
-        found = tuple(address for answer in answers if isinstance(answer, _Records) for address in answer.addresses)
+        found = tuple(address for answer in answers if isinstance(answer, _Records) for address in answer.texts)
         unknown = next((answer for answer in answers if isinstance(answer, _Unknown)), None)
         if not found:
             for answer in answers:
                 _certain(unknown or answer, host)
         return Addresses(found, complete=unknown is None)
+
+    async def texts(self, name: str, kind: str) -> tuple[str, ...]:
+        """Records of another type as text, names without the final dot; none where the name or the type is not there.
+
+        The strings of a TXT record are one text (RFC 7208 §3.3). For `posthouse check`, which may show it, and for
+        nothing that decides about mail. Raises TemporaryDnsFailure.
+        """
+        try:
+            return _certain(await self._find(name, dns.rdatatype.from_text(kind)), name).texts
+        except NoSuchName:
+            return ()
+
+    async def names_of(self, address: str) -> tuple[str, ...]:
+        """What reverse DNS calls an IP address (RFC 1035 §3.5). Raises TemporaryDnsFailure."""
+        return await self.texts(dns.reversename.from_address(address).to_text(omit_final_dot=True), "PTR")
 
     async def _find(self, text: str, kind: dns.rdatatype.RdataType) -> _Found:
         """From what is kept, else from the name servers. Whoever asks first asks for all who wait."""
@@ -233,17 +251,19 @@ def _stub(servers: tuple[tuple[str, int], ...]) -> dns.asyncresolver.Resolver:
 
 def _records(answer: Iterable[Rdata]) -> _Records:
     hosts: dict[str, int] = {}
-    addresses: list[str] = []
+    texts: list[str] = []
     for record in answer:
         if isinstance(record, MX):
             name = record.exchange.to_text(omit_final_dot=True).lower().removesuffix(".")
             hosts[name] = min(record.preference, hosts.get(name, record.preference))
+        elif isinstance(record, TXT):
+            texts.append(b"".join(record.strings).decode("utf-8", "replace"))
         else:
-            addresses.append(record.to_text())
+            texts.append(record.to_text().removesuffix("."))
     # Of too many the best are kept. The null MX is never left out: it says what the others are worth.
     best = sorted(hosts.items(), key=lambda host: (bool(host[0]), host[1]))[:RECORDS_LIMIT]
     return _Records(
-        tuple(MxHost(preference, name) for name, preference in best), tuple(dict.fromkeys(addresses))[:RECORDS_LIMIT]
+        tuple(MxHost(preference, name) for name, preference in best), tuple(dict.fromkeys(texts))[:RECORDS_LIMIT]
     )
 
 
@@ -264,4 +284,4 @@ def _between(ttl: float, most_s: float) -> float:
 
 
 def _size(found: _Found) -> int:
-    return 1 + len(found.hosts) + len(found.addresses) if isinstance(found, _Records) else 1
+    return 1 + len(found.hosts) + len(found.texts) if isinstance(found, _Records) else 1

@@ -29,6 +29,13 @@ Serve = Callable[[Stream], Awaitable[None]]
 class PortTaken(Exception):
     """A door cannot be opened; the message names the address and the reason."""
 
+    def __init__(self, host: str, port: int, error: OSError) -> None:
+        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        super().__init__(f"{shown} cannot be opened: {_reason(error)}")
+        self.host = host
+        self.port = port
+        self.is_used = error.errno == errno.EADDRINUSE
+
 
 def bind(host: str, port: int) -> socket.socket:
     """A bound socket that does not listen yet. Raises PortTaken."""
@@ -41,8 +48,7 @@ def bind(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as exc:
         listening.close()
-        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        raise PortTaken(f"{shown} cannot be opened: {_reason(exc)}") from exc
+        raise PortTaken(host, port, exc) from exc
     listening.setblocking(False)
     return listening
 

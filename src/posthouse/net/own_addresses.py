@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from posthouse.config_values import Endpoint
 
@@ -31,7 +33,7 @@ def is_of_this_machine(address: str) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     if _can_bind(family, _NOBODY[family]):
         # Where an administrator allows to bind any (ip_nonlocal_bind), the route to it tells.
-        return _source_towards(family, address) == address
+        return source_towards(family, address) == address
     return _can_bind(family, address)
 
 
@@ -44,7 +46,7 @@ def _can_bind(family: socket.AddressFamily, address: str) -> bool:
     return True
 
 
-def _source_towards(family: socket.AddressFamily, address: str) -> str:
+def source_towards(family: socket.AddressFamily, address: str) -> str:
     """The address that packets to another one come from; "" without a route."""
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -53,3 +55,17 @@ def _source_towards(family: socket.AddressFamily, address: str) -> str:
             return str(probe.getsockname()[0])
     except OSError:
         return ""
+
+
+def default_gateway(routes: Path = Path("/proc/net/route")) -> str | None:
+    """The IPv4 router that this machine sends through, where the kernel says so (Linux)."""
+    try:
+        lines = routes.read_text().splitlines()[1:]
+    except OSError:
+        return None
+    for line in lines:
+        fields = line.split()
+        if len(fields) > 2 and fields[1] == "00000000" and fields[2] != "00000000":
+            # A number as the machine orders its octets.
+            return str(ipaddress.IPv4Address(int(fields[2], 16).to_bytes(4, sys.byteorder)))
+    return None

@@ -23,7 +23,9 @@ def check_library() -> None:
     version = apsw.sqlite_lib_version()
     if tuple(map(int, version.split("."))) < MINIMUM_SQLITE:
         wanted = ".".join(map(str, MINIMUM_SQLITE))
-        raise StorageDamaged(f"SQLite {version} can lose mail (WAL reset); install apsw with SQLite {wanted} or newer")
+        raise StorageDamaged(
+            f"SQLite {version} can lose mail (WAL reset), {wanted} or newer is needed; run: pip install --upgrade apsw"
+        )
 
 
 def open_writable(path: Path, *, vfs: str | None, create: bool = False) -> apsw.Connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import poplib
 import smtplib
@@ -13,6 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from posthouse.net.listener import PortTaken
 from posthouse.storage.errors import StorageFull
 from tests.house.faults import faulty_house
 from tests.running_house import PASSWORD, RunningHouse
@@ -177,3 +179,65 @@ def test_two_houses_in_one_process_tell_of_themselves(tmp_path: Path, house: Run
 def test_a_house_without_that_door_answers_nobody(tmp_path: Path) -> None:
     with RunningHouse(tmp_path) as house:
         assert "admin" not in house.ports
+
+
+def test_a_house_that_closes_is_not_ready_and_says_so(tmp_path: Path) -> None:
+    with RunningHouse(tmp_path, listen=LISTEN) as house:
+
+        async def stop(_: object) -> None:
+            house.house.stop()
+
+        door = Door(house.ports["admin"])
+        with smtplib.SMTP("127.0.0.1", house.ports["smtp"], "c.test", timeout=20) as client:
+            client.helo()
+            client.mail("a@far.test")
+            client.rcpt("ada@here.test")
+            client.putcmd("DATA")
+            assert client.getreply()[0] == 354
+            house.ask(stop)
+            while (answer := door.get("/healthz"))[0] == 200:
+                pass
+            # The house waits for the message, and who asks meanwhile is answered.
+            assert answer == (503, "the house is closing\n")
+            client.send(b"Subject: x\r\n\r\nx\r\n.\r\n")
+            assert client.getreply()[0] == 250
+            client.close()
+
+
+def test_a_page_that_fails_is_one_line_in_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with RunningHouse(tmp_path, listen=LISTEN) as house:
+        with pytest.MonkeyPatch.context() as patch:
+
+            def broken(*_: object) -> None:
+                raise RuntimeError("a bug")
+
+            patch.setattr("posthouse.watch.watch.exposition", broken)
+            door = Door(house.ports["admin"])
+            assert door.get("/metrics") == (500, "something went wrong; see the log\n")
+        assert door.get("/healthz")[0] == 200
+        lines = [json.loads(line) for line in house.log.getvalue().splitlines()]
+        (told,) = (line for line in lines if line["event"] == "admin door: a request failed")
+        assert told["path"] == "/metrics"
+        assert "a bug" in told["exception"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_loop_of_the_standard_library_will_do(tmp_path: Path) -> None:
+    with RunningHouse(tmp_path, listen=LISTEN, loop_factory=asyncio.new_event_loop) as house:
+        assert Door(house.ports["admin"]).get("/healthz") == (200, "ready\n")
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTaken, match=f"127.0.0.1:{port} cannot be opened"):
+            with RunningHouse(tmp_path, listen={**LISTEN, "admin": [f"127.0.0.1:{port}"]}):
+                pass
+
+
+def test_monitoring_that_keeps_its_connection_holds_up_no_end(tmp_path: Path) -> None:
+    with RunningHouse(tmp_path, listen=LISTEN) as house:
+        peer = socket.create_connection(("127.0.0.1", house.ports["admin"]), timeout=20)
+        peer.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert peer.recv(15) == b"HTTP/1.1 200 OK"
+    peer.close()

@@ -27,7 +27,9 @@ GIB = 2**30
 class Store:
     """A store in which all is well."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.takes_s = 0.0
         self.spool = self
         self.free_octets = 100 * GIB
         self.asked = 0
@@ -38,6 +40,7 @@ class Store:
 
     async def depth(self) -> QueueDepth:
         self.asked += 1
+        self.clock.advance(self.takes_s)
         return QueueDepth(waiting=3, held=2, claimed=1, oldest_at=1_000.0, due_since=None)
 
     async def sizes(self) -> Sizes:
@@ -58,7 +61,7 @@ def house(tmp_path: Path) -> Any:
         config=house_config(tmp_path),
         part=Part(),
         world=SimpleNamespace(clock=clock, random=FakeRandom()),
-        storage=Store(),
+        storage=Store(clock),
         doors=SimpleNamespace(admin=(), turned_away=dict),
         runner=SimpleNamespace(looked_at=clock.monotonic()),
         metrics=Metrics(),
@@ -122,5 +125,16 @@ async def test_what_is_asked_of_the_store_is_kept_for_a_moment(watch: Watch, hou
     await told(watch)
     assert house.storage.asked == 1
     house.world.clock.advance(5.0)
+    await told(watch)
+    assert house.storage.asked == 2
+
+
+async def test_what_takes_long_is_asked_less_often(watch: Watch, house: Any) -> None:
+    house.storage.takes_s = 1.0
+    await told(watch)
+    house.world.clock.advance(49.0)
+    await told(watch)
+    assert house.storage.asked == 1
+    house.world.clock.advance(2.0)
     await told(watch)
     assert house.storage.asked == 2

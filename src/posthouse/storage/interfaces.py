@@ -237,7 +237,7 @@ class Spool(Protocol):
     async def count(self) -> int: ...
 
     async def depth(self) -> QueueDepth:
-        """How deep the queue is, at a bounded cost: beyond a million waiting, it says a million.
+        """How deep the queue is, at a bounded cost (about a second): beyond a million waiting, it says a million.
 
         Of more than 100,000 rows, only those held among the oldest 100,000 are seen.
         """

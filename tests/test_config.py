@@ -140,6 +140,16 @@ BAD = {
     "postmaster": ('postmaster = "me"', "postmaster: 'me' is not an address"),
     "postmaster as number": ("postmaster = 5", "postmaster: 5 is not a string"),
     "no workers": ("workers = 0", "workers"),
+    "admin for strangers": (
+        '[listen]\nadmin = ["192.0.2.1:8026"]',
+        "listen.admin.0: 192.0.2.1:8026 can be reached by strangers, and asks nobody who they are",
+    ),
+    "admin for everybody": ('[listen]\nadmin = ["0.0.0.0:8026"]', "listen.admin.0: 0.0.0.0:8026 can be reached"),
+    "admin for everybody, IPv6": ('[listen]\nadmin = ["[::]:8026"]', "listen.admin.0: [::]:8026 can be reached"),
+    "admin for strangers, mapped": (
+        '[listen]\nadmin = ["[::ffff:192.0.2.1]:8026"]',
+        "listen.admin.0: [::ffff:192.0.2.1]:8026 can be reached",
+    ),
     "not yet: web": ('[listen]\nweb = ["127.0.0.1:8025"]', "unknown key listen.web"),
 }
 
@@ -153,6 +163,12 @@ def test_bad_files(name: str) -> None:
     assert shown.startswith(f"/etc/house/posthouse.toml: {message}")
     assert shown.isprintable()
     assert len(shown) < 400
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "10.1.2.3", "192.168.1.1", "100.64.0.1", "[fd00::1]"])
+def test_the_admin_door_is_for_this_machine_and_private_networks(host: str) -> None:
+    (endpoint,) = house(f'[listen]\nadmin = ["{host}:8026"]').listen.admin
+    assert str(endpoint) == f"{host}:8026"
 
 
 @pytest.mark.parametrize(

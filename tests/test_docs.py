@@ -11,6 +11,7 @@ import pytest
 from typer.main import get_command
 
 from posthouse.cli import app
+from posthouse.metrics import HouseFacts, Metrics, exposition
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "posthouse"
@@ -76,3 +77,42 @@ def test_every_command_stands_in_the_documents() -> None:
     wanted = {f"| `posthouse {' '.join(words)}` | {text} |" for words, text in EVERY_COMMAND.items()}
     assert sorted(wanted - rows) == []
     assert sorted(row for row in rows - wanted if row.startswith("| `posthouse ")) == []
+
+
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+
+
+def exported() -> set[str]:
+    """The names of all that /metrics tells."""
+    facts = HouseFacts(
+        ready=True, build={}, queue={"held": 0}, storage_octets={"log": 0}, certificates={"*": 0.0}, workers={0: True}
+    )
+    text = exposition({0: Metrics().collect()}, facts, "")[0].decode()
+    return set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+
+
+def test_the_table_of_metrics_names_what_is_exported() -> None:
+    named = re.findall(r"^\| `(posthouse_\w+)` \|", OPERATIONS, re.MULTILINE)
+    assert len(named) == len(set(named))
+    assert set(named) == exported()
+
+
+def test_alerts_are_about_metrics_that_there_are() -> None:
+    alerts = OPERATIONS.split("```yaml")[1].split("```")[0]
+    assert alerts.count("- alert:") >= 6
+    for name in re.findall(r"posthouse_\w+", alerts):
+        assert name.removesuffix("_bucket") in exported()
+
+
+def test_labels_of_the_table_are_those_that_are_exported() -> None:
+    metrics = Metrics()
+    metrics.refused("loop")
+    metrics.turned_away(lambda: {"pop3": 1})
+    found: dict[str, set[str]] = {}
+    for metric in metrics.collect():
+        suffix = "_total" if metric.type == "counter" else ""
+        for sample in metric.samples:
+            found.setdefault(metric.name + suffix, {"worker"}).update(set(sample.labels) - {"le"})
+    for name, labels in re.findall(r"^\| `(posthouse_\w+)` \| ([^|]*)\|", OPERATIONS, re.MULTILINE):
+        if name in found:
+            assert set(re.findall(r"`(\w+)`", labels)) == found[name], name

@@ -30,6 +30,7 @@ from posthouse.identity.authenticator import Authenticator, IdentityRules
 from posthouse.identity.limiter import LimiterRules
 from posthouse.log import Log
 from posthouse.mail.world import Clock, Random
+from posthouse.metrics import Metrics
 from posthouse.net.arrival import is_among
 from posthouse.net.connect import Connector, TcpConnector
 from posthouse.net.crowd import CrowdWatch
@@ -52,6 +53,7 @@ from posthouse.storage.interfaces import Storage
 from posthouse.storage.sqlite.restore import restore_backup, restore_snapshot
 from posthouse.storage.sqlite.storage import SqliteStorage
 from posthouse.storage.upkeep import Migrated, Restored, Retention, Tell
+from posthouse.watch.watch import Watch
 from posthouse.workers import Part, lock_folder
 
 Make = Callable[[Stream], SmtpSession | Pop3Session]
@@ -119,6 +121,7 @@ class House:
         self.log = log
         self.world = world or World()
         self.doors = Doors(self.part, self.world.clock, log)
+        self.metrics = Metrics()
         self._stop = asyncio.Event()
         self._makers: dict[tuple[str, bool], Make] = {}
         self._runner: QueueRunner | None = None
@@ -145,6 +148,7 @@ class House:
             self.runner = self._build()
             self.doors.use_certificates(self.config)
             self.doors.bind(self.config, self._run_session, self._refuse_session)
+            self.watch = Watch(self)
             self._furnish()
         except BaseException:
             await self._close()
@@ -165,12 +169,15 @@ class House:
                 if self.part.leads:
                     chores.append(group.create_task(self._sweep()))
                 group.create_task(self.refusals.run())
+                group.create_task(self.watch.run())
                 ready()
                 await self._stop.wait()
+                self.watch.closing()
                 for chore in chores:
                     chore.cancel()
                 await self._end_sessions(attempts)
                 self.refusals.stop()
+                self.watch.stop()
         finally:
             await self._close()
 
@@ -219,11 +226,12 @@ class House:
             self.world.random,
             self.log,
             rules=_identity_rules(self.config),
+            metrics=self.metrics,
         )
         self.crowd = CrowdWatch(self.config.data_dir, self.world.clock, self.log)
         self.surrogates = Surrogates(self.storage.maildrops)
         self.remembered = Remembered(self.world.clock)
-        self.refusals = Refusals(self.storage.journey, self.world.clock, self.world.random, self.log)
+        self.refusals = Refusals(self.storage.journey, self.world.clock, self.world.random, self.log, self.metrics)
 
     def _build(self) -> QueueRunner:
         """What decides, as the configuration has it; called again whenever that is read again."""
@@ -312,6 +320,7 @@ class House:
             refusals=self.refusals,
             clock=self.world.clock,
             log=self.log,
+            metrics=self.metrics,
         )
 
         def session(stream: Stream) -> SmtpSession:
@@ -363,6 +372,7 @@ class House:
         """One connection from accept to close. Whatever goes wrong in it stays in it: the house goes on."""
         address = stream.peer_address
         self._sessions.add(stream)
+        self.metrics.session_began(door, stream)
         if self._stop.is_set():
             # It was in the backlog, or in a handshake, when the others were told.
             stream.interrupt()
@@ -375,6 +385,7 @@ class House:
             stream.abort()
         finally:
             self._sessions.discard(stream)
+            self.metrics.session_ended(stream)
             self._sessions_changed.set()
 
     async def _refuse_session(self, door: str, stream: Stream) -> None:
@@ -444,7 +455,7 @@ class House:
                 attempt.cancel()
 
     async def _close(self) -> None:
-        self.doors.stop()
+        self.doors.close()
         if hasattr(self, "authenticator"):
             self.authenticator.close()
             try:

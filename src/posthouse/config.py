@@ -32,6 +32,7 @@ from posthouse.config_values import (
     Flag,
     ListenEndpoint,
     Network,
+    PrivateEndpoint,
     RoleName,
     Wait,
     is_full_name,
@@ -67,6 +68,7 @@ class Listen(_Section):
     submissions: tuple[ListenEndpoint, ...] = ()
     pop3: tuple[ListenEndpoint, ...] = ()
     pop3s: tuple[ListenEndpoint, ...] = ()
+    admin: tuple[PrivateEndpoint, ...] = ()
 
 
 class TlsName(_Section):

@@ -16,6 +16,21 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, Str
 from posthouse.mail.address import Address, AddressError, parse_address, parse_domain
 
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)\Z")
+PRIVATE_NETWORKS = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "127.0.0.0/8",
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "169.254.0.0/16",
+        "::1/128",
+        "fc00::/7",
+        "fe80::/10",
+    )
+)
+"""Where no stranger comes from: this machine, private and shared networks (RFC 1918, 6598, 4193), one link."""
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -90,6 +105,18 @@ def parse_listen_endpoint(value: object) -> Endpoint:
     return endpoint
 
 
+def parse_private_endpoint(value: object) -> Endpoint:
+    """An endpoint that only this machine, or a private network, can reach."""
+    endpoint = parse_listen_endpoint(value)
+    address = ipaddress.ip_address(endpoint.host)
+    if not any(address in network for network in PRIVATE_NETWORKS):
+        raise ValueError(
+            f"{endpoint} can be reached by strangers, and asks nobody who they are; listen on 127.0.0.1, on [::1]"
+            " or on an address of a private network"
+        )
+    return endpoint
+
+
 def parse_next_hop(text: str) -> Endpoint:
     """A next hop: a host name or an IP address, port 25 unless it says another."""
     endpoint = parse_endpoint(text, default_port=25)
@@ -154,6 +181,7 @@ FilePath = Annotated[Path, BeforeValidator(parse_path)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Wait = Annotated[float, BeforeValidator(parse_wait)]
 RoleName = Annotated[str, BeforeValidator(parse_role)]
+PrivateEndpoint = Annotated[Endpoint, BeforeValidator(parse_private_endpoint)]
 ListenEndpoint = Annotated[Endpoint, BeforeValidator(parse_listen_endpoint)]
 Domain = Annotated[str, BeforeValidator(parse_host)]
 Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, PlainValidator(parse_network)]

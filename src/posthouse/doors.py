@@ -32,6 +32,8 @@ SERVICES = {
     "pop3s": ("pop3",),
 }
 """The doors, and what clients that use ALPN call the service (RFC 7301; SMTP's names are those of Exim)."""
+ADMIN = "admin"
+"""The door for operators: no sessions, no certificate; HTTP behind it."""
 IMPLICIT_TLS = ("submissions", "pop3s")
 POP3 = ("pop3", "pop3s")
 TOGETHER = {
@@ -55,6 +57,8 @@ class Doors:
         self._clock = clock
         self._log = log
         self._listeners: list[tuple[str, Listener]] = []
+        self.admin: tuple[socket.socket, ...] = ()
+        """Bound, for whoever answers there and closes them."""
         self._counters = {name: SessionCounter(Admittance(0, 0)) for name in TOGETHER.values()}
         self._certificates: Certificates | None = None
         self._tls: dict[str, DoorContext] = {}
@@ -91,6 +95,8 @@ class Doors:
             ]
             self._listeners += [(door, listener) for listener in listeners]
             self.endpoints[door] = tuple(Endpoint(listener.host, listener.port) for listener in listeners)
+        self.admin = bound.get(ADMIN, ())
+        self.endpoints[ADMIN] = tuple(Endpoint(*opened.getsockname()[:2]) for opened in self.admin)
 
     def furnish(self, config: Config) -> None:
         """What whoever comes next has to pass."""
@@ -108,10 +114,20 @@ class Doors:
         for _door, listener in self._listeners:
             await listener.start(group)
 
+    def turned_away(self) -> dict[str, int]:
+        """How many connections were one too many, by service."""
+        return {name: counter.turned_away for name, counter in self._counters.items()}
+
     def stop(self) -> None:
         """Nobody comes in any more."""
         for _door, listener in self._listeners:
             listener.stop()
+
+    def close(self) -> None:
+        """`stop`, and close the admin door, which answers until the house has closed."""
+        self.stop()
+        for opened in self.admin:
+            opened.close()
 
     def _admittance(self, limits: Reception | Retrieval) -> Admittance:
         return Admittance(self._part.of(limits.sessions), self._part.of(limits.sessions_per_address))
@@ -134,7 +150,7 @@ def bind_doors(config: Config) -> dict[str, tuple[socket.socket, ...]]:
     bound: dict[str, tuple[socket.socket, ...]] = {}
     opened: list[socket.socket] = []
     try:
-        for door in SERVICES:
+        for door in (*SERVICES, ADMIN):
             first = len(opened)
             for endpoint in getattr(config.listen, door):
                 opened.append(bind(endpoint.host, endpoint.port))

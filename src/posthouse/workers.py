@@ -16,11 +16,12 @@ import socket
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from posthouse.log import Log
 from posthouse.net.plain_socket import PlainSocket
+from posthouse.net.siblings import LEADER, line
 
 READY = b"ready\n"
 """What a worker says on standard output once its doors are open."""
@@ -48,13 +49,15 @@ class Part:
     number: int = 0
     count: int = 1
     doors: Mapping[str, tuple[socket.socket, ...]] | None = None
+    lines: Mapping[int, socket.socket] = field(default_factory=dict)
+    """To other workers by their number (`watch/siblings.py`): from the first one to each, from each to the first."""
     data_dir: Path | None = None
     """The folder whose lock the parent holds; the configuration may name another one by now."""
 
     @property
     def leads(self) -> bool:
         """Whether it does what only one process must."""
-        return self.number == 0
+        return self.number == LEADER
 
     def of(self, limit: int) -> int:
         """Its share of a limit of the whole house."""
@@ -68,13 +71,23 @@ class Part:
             door: tuple(PlainSocket(fileno=descriptor) for descriptor in descriptors)
             for door, descriptors in fields["doors"].items()
         }
-        return cls(number=fields["number"], count=fields["count"], doors=doors, data_dir=Path(fields["data_dir"]))
+        lines = {int(number): socket.socket(fileno=end) for number, end in fields["lines"].items()}
+        return cls(
+            number=fields["number"], count=fields["count"], doors=doors, lines=lines, data_dir=Path(fields["data_dir"])
+        )
 
     def to_argument(self) -> str:
         """For the command line of the worker, which inherits the descriptors."""
         doors = {door: [opened.fileno() for opened in sockets] for door, sockets in (self.doors or {}).items()}
-        fields = {"number": self.number, "count": self.count, "doors": doors, "data_dir": str(self.data_dir)}
-        return json.dumps(fields)
+        lines = {number: end.fileno() for number, end in self.lines.items()}
+        fields = {"number": self.number, "count": self.count, "doors": doors, "lines": lines}
+        return json.dumps({**fields, "data_dir": str(self.data_dir)})
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What the worker inherits."""
+        doors = [opened.fileno() for sockets in (self.doors or {}).values() for opened in sockets]
+        return doors + [end.fileno() for end in self.lines.values()]
 
 
 class Workers:
@@ -101,6 +114,7 @@ class Workers:
         self._log = log
         self._data_dir = data_dir
         self._lock = lock
+        self._lines: dict[int, tuple[socket.socket, socket.socket]] = {}
         self._processes: dict[int, Process] = {}
         self._ready: set[int] = set()
         self._reload_later: set[int] = set()
@@ -108,6 +122,7 @@ class Workers:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Start all workers, call `ready`, and keep their number up. Raises WorkerFailed."""
+        self._lines = {number: line() for number in range(1, self._count)}
         try:
             # The first one alone: what is wrong with the store is said once, and mended or migrated by one.
             await self._start(0)
@@ -152,8 +167,10 @@ class Workers:
         """Start one worker and wait until its doors are open. Raises WorkerFailed."""
         if self._stopping.is_set():
             return
-        part = Part(number=number, count=self._count, doors=self._doors, data_dir=self._data_dir)
-        descriptors = [opened.fileno() for sockets in self._doors.values() for opened in sockets] + [self._lock]
+        part = Part(
+            number=number, count=self._count, doors=self._doors, lines=self._lines_of(number), data_dir=self._data_dir
+        )
+        descriptors = (*part.descriptors, self._lock)
         process = await asyncio.create_subprocess_exec(
             *self._command, "--worker", part.to_argument(), stdin=PIPE, stdout=PIPE, pass_fds=descriptors
         )
@@ -168,6 +185,12 @@ class Workers:
             self._reload_later.discard(number)
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGHUP)
+
+    def _lines_of(self, number: int) -> dict[int, socket.socket]:
+        """The ends that a worker gets: the first one those to all others, any other the one to the first."""
+        if number == LEADER:
+            return {other: ends[0] for other, ends in self._lines.items()}
+        return {LEADER: self._lines[number][1]}
 
     async def _keep(self, number: int) -> None:
         """Replace the worker whenever it dies."""
@@ -210,6 +233,9 @@ class Workers:
             self.send(signal.SIGKILL)
             for process in self._processes.values():
                 await process.wait()
+        finally:
+            for end in (end for ends in self._lines.values() for end in ends):
+                end.close()
 
 
 def lock_folder(data_dir: Path) -> int:

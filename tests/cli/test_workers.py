@@ -16,6 +16,7 @@ import pytest
 
 from posthouse.workers import AlreadyServed, Part, lock_folder
 from tests.cli.conftest import CONFIG, Command, spawn
+from tests.house.test_admin_door import Door
 from tests.running_house import PASSWORD
 
 
@@ -26,7 +27,8 @@ class Served:
         self.folder = folder
         self.process = spawn("serve", folder=folder)
         opened = self.wait_for("house open")
-        self.ports = {door: int(opened[door].rpartition(":")[2]) for door in ("smtp", "pop3")}
+        doors = ("smtp", "pop3", "admin")
+        self.ports = {door: int(opened[door].rpartition(":")[2]) for door in doors if door in opened}
 
     def wait_for(self, event: str) -> dict[str, str]:
         """The next line of the log with this event."""
@@ -192,3 +194,43 @@ def test_a_part_has_its_share_of_limits_and_its_doors() -> None:
         assert (again.number, again.count, again.leads) == (1, 4, False)
         assert again.data_dir == part.data_dir
         assert (again.of(100), again.of(2)) == (25, 1)
+
+
+@pytest.fixture
+def watched(furnished: Command) -> Iterator[Served]:
+    text = CONFIG.replace("[listen]", '[listen]\nadmin = ["127.0.0.1:0"]')
+    (furnished.folder / "posthouse.toml").write_text("workers = 2\n" + text)
+    house = Served(furnished.folder)
+    try:
+        yield house
+    finally:
+        house.process.kill()
+        house.process.communicate()
+
+
+def test_one_door_tells_of_all_workers(watched: Served) -> None:
+    door = Door(watched.ports["admin"])
+    first, second = watched.workers()
+    os.kill(first, signal.SIGSTOP)
+    assert watched.deliver() == 1
+    os.kill(first, signal.SIGCONT)
+    assert door.get("/healthz") == (200, "ready\n")
+    told = door.metrics()
+    name = 'messages_accepted_total{source="exchange",worker="%d"}'
+    assert [told[name % number] for number in range(2)] == [0.0, 1.0]
+    os.kill(second, signal.SIGSTOP)
+    assert door.get("/healthz") == (503, "worker 1 does not answer\n")
+    told = door.metrics()
+    assert told['worker_up{worker="0"}'] == 1.0
+    assert told['worker_up{worker="1"}'] == 0.0
+    assert name % 1 not in told
+    os.kill(second, signal.SIGCONT)
+
+
+def test_a_worker_that_was_replaced_answers(watched: Served) -> None:
+    door = Door(watched.ports["admin"])
+    for number in (1, 0):
+        os.kill(watched.workers()[number], signal.SIGKILL)
+        watched.wait_for("worker died")
+        while door.get("/healthz")[0] != 200:
+            pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from posthouse.admission import replies as policy
-from posthouse.mail.refusal import explain_refusal
+from posthouse.mail.refusal import REASONS, explain_refusal, refusal_reason
 from posthouse.mail.reply import EnhancedCode, Reply
 from posthouse.protocol import smtp_order
 
@@ -27,6 +27,20 @@ def test_every_refusal_is_explained(refusal: Reply) -> None:
         sentence, advice = explain_refusal(refusal, logged_in=False)
         assert sentence.endswith(".")
         assert advice
+
+
+@pytest.mark.parametrize("refusal", refusals(), ids=str)
+def test_every_refusal_is_counted_under_a_reason(refusal: Reply) -> None:
+    assert refusal_reason(refusal, logged_in=False) in set(REASONS) - {"other"}
+
+
+def test_the_reasons_that_operators_ask_about() -> None:
+    assert refusal_reason(policy.NO_SUCH_MAILBOX, logged_in=False) == "unknown_recipient"
+    assert refusal_reason(policy.RELAY_REFUSED, logged_in=False) == "relaying"
+    assert refusal_reason(policy.NOT_YOUR_IDENTITY, logged_in=True) == "not_yours"
+    assert refusal_reason(Reply(421, EnhancedCode(4, 7, 0), "x"), logged_in=False) == "limit"
+    assert refusal_reason(Reply(550, None, "x"), logged_in=False) == "other"
+    assert refusal_reason(Reply(550, EnhancedCode(5, 9, 9), "x"), logged_in=False) == "other"
 
 
 def test_one_code_means_another_thing_to_who_is_logged_in() -> None:

@@ -263,7 +263,7 @@ def _take_descriptors() -> None:
 
 def _needs_root(config: Config) -> bool:
     listen = config.listen
-    doors = (listen.smtp, listen.submission, listen.submissions, listen.pop3, listen.pop3s)
+    doors = (listen.smtp, listen.submission, listen.submissions, listen.pop3, listen.pop3s, listen.admin)
     return any(0 < endpoint.port < 1024 for door in doors for endpoint in door)
 
 

@@ -84,6 +84,8 @@ class QueueRunner:
         self._after: Destination | None = None
         self._looked_after_at = self._clock_checked_at = -math.inf
         self._stopping = False
+        self.looked_at = clock.monotonic()
+        """When it last looked at the queue."""
         self.configure(relay, bouncer, schedule, limits)
 
     def configure(self, relay: Relay, bouncer: Bouncer, schedule: RetrySchedule, limits: RunnerLimits) -> None:
@@ -109,6 +111,7 @@ class QueueRunner:
                     try:
                         await self._look_after(group)
                         started = await self.step(group)
+                        self.looked_at = self._clock.monotonic()
                     except Exception:  # noqa: BLE001
                         self._log.warning("queue cannot be read", exc_info=True)
                         await asyncio.sleep(self._limits.after_error_s)

@@ -30,6 +30,7 @@ from posthouse.mail.account import (
 from posthouse.mail.address import AddressError, parse_address
 from posthouse.mail.ids import CredentialId
 from posthouse.mail.world import Clock, Random
+from posthouse.metrics import Metrics
 from posthouse.protocol.sasl import MAX_PASSWORD_OCTETS, SaslError, ScramVerifier
 from posthouse.protocol.sasl_scram import derive_keys
 from posthouse.storage.errors import StorageError
@@ -104,6 +105,7 @@ class Authenticator:
         log: Log,
         *,
         rules: IdentityRules | None = None,
+        metrics: Metrics | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._directory = directory
@@ -114,6 +116,7 @@ class Authenticator:
         self._rules = rules or IdentityRules()
         self._limiter = LoginLimiter(self._rules.limiter, clock)
         self._sleep = sleep
+        self._metrics = metrics or Metrics()
         self._pool = ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="argon2")
         self._waiting = 0
         self._slowed = 0
@@ -200,24 +203,31 @@ class Authenticator:
         authorization_id: str,
     ) -> Account | None:
         """What a protocol's login came to: by password where `proven` is None, else by SCRAM. As `authenticate`."""
-        if proven is None:
-            return await self.authenticate(
-                login,
-                password,
-                peer_address=peer_address,
-                protocol=protocol,
-                session=session,
-                authorization_id=authorization_id,
-            )
-        return await self.scram_finished(
-            login,
-            proven,
-            stored_key=stored_key,
-            peer_address=peer_address,
-            protocol=protocol,
-            session=session,
-            authorization_id=authorization_id,
-        )
+        result = "put_off"
+        try:
+            if proven is None:
+                account = await self.authenticate(
+                    login,
+                    password,
+                    peer_address=peer_address,
+                    protocol=protocol,
+                    session=session,
+                    authorization_id=authorization_id,
+                )
+            else:
+                account = await self.scram_finished(
+                    login,
+                    proven,
+                    stored_key=stored_key,
+                    peer_address=peer_address,
+                    protocol=protocol,
+                    session=session,
+                    authorization_id=authorization_id,
+                )
+            result = "accepted" if account is not None else "refused"
+            return account
+        finally:
+            self._metrics.logged_in(protocol, result)
 
     async def scram_finished(
         self,

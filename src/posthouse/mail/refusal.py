@@ -13,6 +13,27 @@ _SENDER = "The sender has to mend the address."
 _LIMITS = "If it was a right sender: the limits are in [reception] of the configuration."
 _LOG = "If it lasts, the log says why."
 
+_REASONS: dict[tuple[int, int], str] = {
+    (1, 1): "unknown_recipient",
+    (2, 2): "mailbox_full",
+    (3, 0): "storage",
+    (3, 1): "storage",
+    (3, 2): "closing",
+    (3, 4): "too_large",
+    (4, 2): "too_slow",
+    (4, 3): "storage",
+    (4, 4): "dns",
+    (4, 6): "loop",
+    (5, 3): "limit",
+    (6, 0): "content",
+    (6, 7): "address",
+    (6, 11): "content",
+    (7, 8): "login",
+    (7, 11): "login",
+    (7, 27): "sender",
+}
+REASONS = tuple(dict.fromkeys((*_REASONS.values(), "not_yours", "relaying", "syntax", "other")))
+
 # (subject, detail) of the enhanced code: (sentence, what to do).
 _REFUSALS: dict[tuple[int, int], tuple[str, str]] = {
     (1, 1): (
@@ -62,6 +83,22 @@ _NO_RELAY = (
     "It is for a domain that is not of this house, from a stranger.",
     "Your own people use listen.submission or submissions, and log in; a domain of yours: posthouse domain add NAME",
 )
+
+
+def refusal_reason(reply: Reply, *, logged_in: bool) -> str:
+    """Which of REASONS it was: few enough to count each."""
+    code = trusted_enhanced(reply)
+    if code is None:
+        return "other"
+    match (code.klass, code.subject, code.detail):
+        case (5, 7, 0):
+            return "login"
+        case (5, 7, 1):
+            return "not_yours" if logged_in else "relaying"
+        case (4, 7, 0):
+            return "limit"
+    by_subject = {1: "address", 5: "syntax"}
+    return _REASONS.get((code.subject, code.detail)) or by_subject.get(code.subject, "other")
 
 
 def explain_refusal(reply: Reply, *, logged_in: bool) -> tuple[str, ...]:

@@ -12,6 +12,21 @@ from posthouse.mail.journey import JourneyEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueDepth:
+    """How many recipients are in the queue, each in one state, and since when.
+
+    `oldest_at`: when the oldest message was accepted; `due_since`: the earliest `not_before` of those that wait. Unix
+    seconds, None where there is none.
+    """
+
+    waiting: int
+    held: int
+    claimed: int
+    oldest_at: float | None
+    due_since: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolMessage:
     """What an attempt must know of the message. Sent octets are `prefix` followed by the content."""
 

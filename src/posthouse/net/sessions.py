@@ -25,20 +25,24 @@ class SessionCounter:
     def __init__(self, admittance: Admittance) -> None:
         self.admittance = admittance
         self.open = 0
+        self.turned_away = 0
         self._by_network: Counter[str] = Counter()
 
     def enter(self, address: str) -> bool:
         """Count one more session, or say that it is too many; then `leave` must not be called."""
-        if self.open >= self.admittance.sessions:
-            return False
-        networks = _networks(address)
-        most = self.admittance.sessions_per_address
-        if any(self._by_network[network] >= most * share for network, share in networks):
+        if self._is_full(address):
+            self.turned_away += 1
             return False
         self.open += 1
-        for network, _share in networks:
+        for network, _share in _networks(address):
             self._by_network[network] += 1
         return True
+
+    def _is_full(self, address: str) -> bool:
+        if self.open >= self.admittance.sessions:
+            return True
+        most = self.admittance.sessions_per_address
+        return any(self._by_network[network] >= most * share for network, share in _networks(address))
 
     def leave(self, address: str) -> None:
         self.open -= 1

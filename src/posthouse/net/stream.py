@@ -39,6 +39,8 @@ class Stream(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._chunks: list[bytes] = []
         self._buffered = 0
+        self._received_octets = 0
+        self._sent_octets = 0
         self._reading_paused = False
         self._ended = False
         self._interrupted = False
@@ -64,6 +66,7 @@ class Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._chunks.append(data)
         self._buffered += len(data)
+        self._received_octets += len(data)
         if self._buffered > HIGH_WATER_OCTETS:
             self._pause_reading()
         self._wake_reader()
@@ -137,6 +140,12 @@ class Stream(asyncio.Protocol):
         """How much of what was written the system has not taken yet."""
         return self._unsent_octets + (self._transport.get_write_buffer_size() if self._transport is not None else 0)
 
+    def take_octets(self) -> tuple[int, int]:
+        """How many octets came, and were handed to the system, since this was last asked; those inside TLS."""
+        taken = self._received_octets, self._sent_octets
+        self._received_octets = self._sent_octets = 0
+        return taken
+
     async def read(self, *, interruptible: bool = False, timeout_s: float | None = None) -> bytes:
         """What has arrived, at least one octet; b"" at the end of the stream, also when it was reset.
 
@@ -183,7 +192,9 @@ class Stream(asyncio.Protocol):
         unsent, self._unsent, self._unsent_octets = self._unsent, [], 0
         transport = self._transport
         if unsent and transport is not None and not self.has_closed and not transport.is_closing():
-            transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
+            octets = unsent[0] if len(unsent) == 1 else b"".join(unsent)
+            self._sent_octets += len(octets)
+            transport.write(octets)
 
     async def drain(self, timeout_s: float | None = None) -> None:
         """Wait until the peer has taken enough of what was written. Raises TimeoutError."""

@@ -16,8 +16,10 @@ from posthouse.log import Log
 from posthouse.mail.address import Address, ReversePath
 from posthouse.mail.ids import new_queue_id
 from posthouse.mail.journey import JourneyEvent, Refused
+from posthouse.mail.refusal import refusal_reason
 from posthouse.mail.reply import Reply
 from posthouse.mail.world import Clock, Random
+from posthouse.metrics import Metrics
 
 MOST_WAITING = 1024
 MOST_AT_ONCE = 128
@@ -38,11 +40,14 @@ class Journey(Protocol):
 class Refusals:
     """The list and its writer. `dropped`: how many events were not written."""
 
-    def __init__(self, journey: Journey, clock: Clock, random: Random, log: Log) -> None:
+    def __init__(
+        self, journey: Journey, clock: Clock, random: Random, log: Log, metrics: Metrics | None = None
+    ) -> None:
         self._journey = journey
         self._clock = clock
         self._random = random
         self._log = log
+        self._metrics = metrics or Metrics()
         self._waiting: deque[Refused] = deque()
         self._came = asyncio.Event()
         self._ending = asyncio.Event()
@@ -61,6 +66,7 @@ class Refusals:
         """Remember a refusal. `reverse_path` "" where none is known, None for the null path."""
         if refusal.code in UNINTERESTING_CODES:
             return
+        self._metrics.refused(refusal_reason(refusal, logged_in=peer.account is not None))
         if len(self._waiting) >= MOST_WAITING:
             self.dropped += 1
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from posthouse.admission import replies
 from posthouse.admission.admission import Admission, MailTransaction
@@ -21,6 +21,7 @@ from posthouse.mail.address import Address, ReversePath
 from posthouse.mail.reply import EnhancedCode, Reply, reply
 from posthouse.mail.report_request import RETURN_LIMIT_OCTETS
 from posthouse.mail.world import Clock
+from posthouse.metrics import Metrics
 from posthouse.net.arrival import begin_tls
 from posthouse.net.stream import Interrupted, Stream
 from posthouse.protocol.errors import LocalProtocolError
@@ -89,6 +90,7 @@ class SmtpDoor:
     refusals: Refusals
     clock: Clock
     log: Log
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 class SmtpSession:
@@ -390,13 +392,15 @@ class SmtpSession:
         finally:
             await reports.discard()
         self._accepted += 1
+        took_s = self.door.clock.monotonic() - started
+        self.door.metrics.acceptance.observe(took_s)
         self._log.info(
             "message accepted",
             queue_id=acceptance.queue_id,
             reverse_path=str(transaction.reverse_path or ""),
             recipients=len(transaction.recipients),
             size_octets=content.size_octets,
-            commit_ms=round((self.door.clock.monotonic() - started) * 1000, 1),
+            commit_ms=round(took_s * 1000, 1),
         )
         return Reply(250, _STORED, f"Stored as {acceptance.queue_id}")
 

@@ -25,8 +25,9 @@ from posthouse.mail.content import ContentFacts, SealedContent
 from posthouse.mail.ids import AccountId, ContentId, CredentialId, QueueId, Uid
 from posthouse.mail.journey import JourneyEvent
 from posthouse.mail.maildrop import InUse, Listing, MaildropLock
-from posthouse.mail.spool import Claim, DueDestination, Settlement, SpoolRow
-from posthouse.storage.upkeep import Flaw, Manifest, Order, Retention, Tell, tell_nobody
+from posthouse.mail.spool import Claim, DueDestination, QueueDepth, Settlement, SpoolRow
+from posthouse.storage.observer import Observer
+from posthouse.storage.upkeep import Flaw, Manifest, Order, Retention, Sizes, Tell, tell_nobody
 
 
 class Draft(Protocol):
@@ -235,6 +236,13 @@ class Spool(Protocol):
 
     async def count(self) -> int: ...
 
+    async def depth(self) -> QueueDepth:
+        """How deep the queue is, at a bounded cost (about a second): beyond a million waiting, it says a million.
+
+        Of more than 100,000 rows, only those held among the oldest 100,000 are seen.
+        """
+        ...
+
     async def hold(self, queue_id: QueueId, event: JourneyEvent) -> int: ...
 
     async def release(self, queue_id: QueueId, event: JourneyEvent) -> int:
@@ -306,6 +314,18 @@ class Storage(Protocol):
     def journey(self) -> Journey: ...
     @property
     def changes(self) -> Changes: ...
+
+    def observe(self, observer: Observer) -> None:
+        """Tell this one, from now on and instead of the one before, what was done."""
+        ...
+
+    async def prove(self) -> None:
+        """Commit something small, durably, that leaves nothing behind. Raises what `accept` would."""
+        ...
+
+    async def sizes(self) -> Sizes:
+        """How large the store is, and its disk; content in files as it was some minutes ago."""
+        ...
 
     async def accept(self, acceptance: Acceptance) -> None:
         """All of it in one durable transaction. Repeating one with the same queue id changes nothing.

@@ -99,6 +99,21 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much the store takes, and what the disk has. `log_octets`: commits that are not in the database file yet."""
+
+    database_octets: int
+    log_octets: int
+    content_octets: int
+    """Content in files of its own."""
+    disk_free_octets: int
+    """For us, without what is kept for root."""
+    disk_octets: int
+    free_files: int | None
+    """How many more files the disk has room for; None where it has no such limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What a backup says of itself. `database_sha256` is in hexadecimal."""
 

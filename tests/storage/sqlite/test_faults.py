@@ -179,3 +179,11 @@ async def test_a_failed_settlement_leaves_the_claim(house: House, vfs: FaultyVfs
     with pytest.raises(StorageBusy):
         await house.storage.settle(settlement(claim, None))
     assert await house.storage.settle(settlement(claim, None))
+
+
+async def test_a_proof_is_written_and_synced(house: House, vfs: FaultyVfs) -> None:
+    await house.storage.prove()
+    vfs.failing_syncs = 1
+    with pytest.raises(StorageBusy):
+        await house.storage.prove()
+    await house.storage.prove()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from posthouse.mail.content import ContentFacts, SealedContent
 from posthouse.mail.ids import ContentId
 from posthouse.storage.errors import StorageDamaged
 from posthouse.storage.filesystem import FileSystem
+from posthouse.storage.observer import Nobody, Observer
 from posthouse.storage.sqlite.connection import row
 from posthouse.storage.sqlite.errors import storage_errors
 from posthouse.storage.sqlite.threads import Readers
@@ -120,7 +122,9 @@ class SqliteDraft:
     def _sync(self) -> None:
         if self._descriptor is None or self.file is None:
             return
+        began = time.perf_counter()
         self._store.file_system.sync(self._descriptor)
+        self._store.observer.content_synced(time.perf_counter() - began)
         self.close()
         self._store.file_system.sync_folder((self._store.folder / self.file).parent)
 
@@ -140,6 +144,7 @@ class SqliteContent:
         self.readers = readers
         self.waiting_octets = 0
         self.budget_octets = BUDGET_OCTETS
+        self.observer: Observer = Nobody()
         self._incarnation = incarnation
         self._counter = 0
         self._files = 0

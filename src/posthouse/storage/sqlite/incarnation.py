@@ -37,6 +37,12 @@ class Incarnation:
     def begin(self, connection: apsw.Connection, now: float) -> None:
         connection.execute("INSERT INTO incarnations(incarnation, started_at) VALUES (?, ?)", (self.name, now))
 
+    def prove(self, connection: apsw.Connection) -> None:
+        """Write something, and nothing that stays: SQLite would not write what is as it was."""
+        name = f"{self.name}-proof"
+        connection.execute("INSERT INTO incarnations(incarnation, started_at, dead) VALUES (?, 0, 1)", (name,))
+        connection.execute("DELETE FROM incarnations WHERE incarnation = ?", (name,))
+
     def end(self, connection: apsw.Connection, now: float) -> None:
         """Give up what we still claim."""
         while free(connection, OF_INCARNATION, (self.name,), now):

@@ -11,6 +11,7 @@ import apsw
 from posthouse.mail.address import AddressError, parse_address
 from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import JourneyEvent, from_json, kind_of, parties, to_json
+from posthouse.storage.observer import Nobody, Observer
 from posthouse.storage.sqlite.connection import rows
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.writer import Writer
@@ -59,9 +60,11 @@ class SqliteJourney:
     def __init__(self, writer: Writer, readers: Readers) -> None:
         self._writer = writer
         self._readers = readers
+        self.observer: Observer = Nobody()
 
     async def append(self, events: Sequence[JourneyEvent]) -> None:
         await self._writer.submit(lambda connection: append_events(connection, events))
+        self.observer.happened(events)
 
     async def read(self, queue_id: QueueId) -> tuple[JourneyEvent, ...]:
         sql = "SELECT kind, at, fields FROM events WHERE queue_id = ? ORDER BY event_number"

@@ -16,6 +16,7 @@ from posthouse.mail.journey import JourneyEvent
 from posthouse.mail.maildrop import InUse, Listing, MaildropLock
 from posthouse.mail.world import Clock, Random
 from posthouse.storage.errors import AccountGone
+from posthouse.storage.observer import Nobody, Observer
 from posthouse.storage.sqlite.connection import row, rows
 from posthouse.storage.sqlite.content import SqliteContent, chunks
 from posthouse.storage.sqlite.errors import storage_errors
@@ -57,6 +58,7 @@ class SqliteMaildrops:
         self._readers = readers
         self._content = content
         self._clock = clock
+        self.observer: Observer = Nobody()
         self._internationalised: OrderedDict[tuple[AccountId, str], tuple[int, frozenset[Uid]]] = OrderedDict()
         self._locks = MaildropLocks(content.folder.parent / LOCK_FILE, random)
 
@@ -125,7 +127,10 @@ class SqliteMaildrops:
             append_events(connection, events)
             return True
 
-        return await self._writer.submit(work)
+        expunged = await self._writer.submit(work)
+        if expunged:
+            self.observer.happened(events)
+        return expunged
 
     async def used_octets(self, account: AccountId) -> int:
         with storage_errors():

@@ -13,12 +13,13 @@ from posthouse.mail.address import Address
 from posthouse.mail.content import ContentFacts
 from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import JourneyEvent
-from posthouse.mail.spool import Claim, DueDestination, SpoolMessage, SpoolRow
+from posthouse.mail.spool import Claim, DueDestination, QueueDepth, SpoolMessage, SpoolRow
 from posthouse.mail.world import Clock, Random
 from posthouse.storage.sqlite.accept import mark_unreferenced
 from posthouse.storage.sqlite.changes import LocalChanges
 from posthouse.storage.sqlite.claims import ALONE_FROM, OF_TOKEN, free
 from posthouse.storage.sqlite.connection import row, rows
+from posthouse.storage.sqlite.depth import queue_depth
 from posthouse.storage.sqlite.journey import append_events
 from posthouse.storage.sqlite.settle import OURS
 from posthouse.storage.sqlite.threads import Readers
@@ -190,6 +191,9 @@ class SqliteSpool:
         where, parameters = ("WHERE spool.queue_id = ? ", [queue_id]) if queue_id is not None else ("", [])
         sql = f"{_ROWS}{where}ORDER BY spool.queue_id, recipient_number LIMIT ?"
         return spool_rows(await self._readers.query(lambda connection: rows(connection, sql, (*parameters, limit))))
+
+    async def depth(self) -> QueueDepth:
+        return await self._readers.query(queue_depth)
 
     async def count(self) -> int:
         count: int = (await self._readers.query(lambda connection: row(connection, "SELECT count(*) FROM spool")))[0]

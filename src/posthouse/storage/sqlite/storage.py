@@ -10,10 +10,12 @@ from pathlib import Path
 import apsw
 
 from posthouse.mail.acceptance import Acceptance
+from posthouse.mail.journey import JourneyEvent
 from posthouse.mail.spool import Settlement
 from posthouse.mail.world import Clock, Random
 from posthouse.storage.errors import StorageError
 from posthouse.storage.filesystem import FileSystem, RealFileSystem
+from posthouse.storage.observer import Nobody, Observer
 from posthouse.storage.sqlite.accept import Taken, insert_acceptance
 from posthouse.storage.sqlite.administration import SqliteAdministration
 from posthouse.storage.sqlite.backup import Backup
@@ -22,6 +24,7 @@ from posthouse.storage.sqlite.checkpoint import Checkpointer
 from posthouse.storage.sqlite.connection import DATABASE, forget
 from posthouse.storage.sqlite.content import SqliteContent, SqliteDraft
 from posthouse.storage.sqlite.credentials import SqliteCredentials
+from posthouse.storage.sqlite.depth import Extent
 from posthouse.storage.sqlite.directory import SqliteDirectory
 from posthouse.storage.sqlite.errors import storage_errors
 from posthouse.storage.sqlite.hold import SweepLock
@@ -38,7 +41,7 @@ from posthouse.storage.sqlite.sweep import sweep_messages, sweep_orphans, take_o
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.turn import WriterTurn
 from posthouse.storage.sqlite.writer import Batches, InlineWriter, ThreadWriter, Work, Writer, exit_now
-from posthouse.storage.upkeep import Flaw, Manifest, Order, Retention, Tell, tell_nobody
+from posthouse.storage.upkeep import Flaw, Manifest, Order, Retention, Sizes, Tell, tell_nobody
 
 LIGHT_ROWS = 16
 """Entries and spool rows that one piece of light work may write."""
@@ -55,6 +58,7 @@ class SqliteStorage:
         *,
         connection: apsw.Connection,
         checkpointer: Checkpointer,
+        batches: Batches,
         writer: Writer,
         readers: Readers,
         incarnation: Incarnation,
@@ -66,7 +70,10 @@ class SqliteStorage:
         self._vfs = vfs
         self._connection = connection
         self._checkpointer = checkpointer
+        self._batches = batches
         self._writer = writer
+        self._observer: Observer = Nobody()
+        self._extent = Extent(readers, content.folder.parent / DATABASE, clock)
         self._readers = readers
         self._incarnation = incarnation
         self._clock = clock
@@ -121,10 +128,12 @@ class SqliteStorage:
             opened.callback(readers.abandon)
             checkpointer = Checkpointer(connection, path, vfs=vfs, threaded=not inline_writer)
             opened.callback(checkpointer.abandon)
+            batches = Batches(connection, checkpointer, on_fatal)
             storage = cls(
                 connection=connection,
                 checkpointer=checkpointer,
-                writer=_writer(Batches(connection, checkpointer, on_fatal), data_dir, inline=inline_writer),
+                batches=batches,
+                writer=_writer(batches, data_dir, inline=inline_writer),
                 readers=readers,
                 incarnation=incarnation,
                 content=SqliteContent(folder, incarnation.name, disk, readers),
@@ -137,13 +146,24 @@ class SqliteStorage:
         await storage._begin()
         return storage
 
+    def observe(self, observer: Observer) -> None:
+        self._observer = self._batches.observer = self.content.observer = observer
+        self.journey.observer = self.maildrops.observer = observer
+
+    async def prove(self) -> None:
+        await self._writer.submit(self._incarnation.prove, heavy=False)
+
+    async def sizes(self) -> Sizes:
+        return await self._extent.sizes()
+
     async def accept(self, acceptance: Acceptance) -> None:
         def work(connection: apsw.Connection, drafts: Mapping[str, bytes | str]) -> Taken:
             taken = Taken()
             insert_acceptance(connection, acceptance, drafts, taken)
             return taken
 
-        await self._write((acceptance,), work, len(acceptance.placements) + len(acceptance.forwards))
+        row_count = len(acceptance.placements) + len(acceptance.forwards)
+        await self._write((acceptance,), work, row_count, _events((acceptance,)))
 
     async def settle(self, settlement: Settlement) -> bool:
         now = self._clock.now()
@@ -152,7 +172,8 @@ class SqliteStorage:
             return write_settlement(connection, settlement, drafts, self._incarnation.name, now)
 
         row_count = len(settlement.rows) + len(settlement.generated)
-        settled = await self._write(settlement.generated, work, row_count) is not None
+        events = (*settlement.events, *_events(settlement.generated))
+        settled = await self._write(settlement.generated, work, row_count, events) is not None
         if settled:
             self.changes.notify()
         return settled
@@ -244,6 +265,7 @@ class SqliteStorage:
         acceptances: Sequence[Acceptance],
         work: Callable[[apsw.Connection, Mapping[str, bytes | str]], Taken | None],
         row_count: int,
+        events: Sequence[JourneyEvent],
     ) -> Taken | None:
         """Commit work that gives drafts their rows; what becomes of the drafts is settled when it is decided."""
         drafts = _drafts(self.content, acceptances)
@@ -253,8 +275,10 @@ class SqliteStorage:
         def decided(taken: Taken | None, committed: bool) -> None:
             handles = frozenset(taken.handles) if committed and taken is not None else frozenset()
             self.content.end_accept(drafts, handles)
-            if committed and taken is not None and taken.forwards:
-                self.changes.notify()
+            if committed and taken is not None:
+                self._observer.happened(events)
+                if taken.forwards:
+                    self.changes.notify()
 
         writing: Work[Taken | None] = lambda connection: work(connection, octets)  # noqa: E731
         return await self._writer.submit(writing, decided, heavy=row_count > LIGHT_ROWS)
@@ -270,6 +294,11 @@ def _drafts(content: SqliteContent, acceptances: Sequence[Acceptance]) -> list[S
         if acceptance.generated:
             found += _drafts(content, acceptance.generated)
     return found
+
+
+def _events(acceptances: Sequence[Acceptance]) -> tuple[JourneyEvent, ...]:
+    """What the journeys say of these acceptances, reports included."""
+    return tuple(event for acceptance in acceptances for event in (*acceptance.events, *_events(acceptance.generated)))
 
 
 def _writer(batches: Batches, data_dir: Path, *, inline: bool) -> Writer:

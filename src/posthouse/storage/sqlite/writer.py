@@ -14,6 +14,7 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any, Protocol, TypeVar, cast
 import apsw
 
 from posthouse.storage.errors import StorageBusy, StorageError
+from posthouse.storage.observer import Nobody, Observer
 from posthouse.storage.sqlite.checkpoint import Checkpointer
 from posthouse.storage.sqlite.connection import BUSY_TIMEOUT_MS
 from posthouse.storage.sqlite.errors import translated
@@ -92,6 +94,7 @@ class Batches:
         self._connection = connection
         self._checkpointer = checkpointer
         self._on_fatal = on_fatal
+        self.observer: Observer = Nobody()
 
     def commit(self, items: list[Item]) -> None:
         """Give each item its value or error; nothing may be answered before this returns."""
@@ -179,19 +182,23 @@ class Batches:
 
     def _commit(self, items: list[Item]) -> None:
         """COMMIT. Raises _Void for a full disk when the items may do better one by one."""
+        began = time.perf_counter()
         try:
             self._connection.execute("COMMIT")
         except apsw.FullError as exc:
+            self.observer.commit_failed()
             # The commit frame itself did not fit, so nothing of it can come back.
             self._roll_back()
             if len(items) > 1:
                 raise _Void from exc
             self._refuse(items, exc)
         except Exception as exc:  # noqa: BLE001  (any failure here leaves the same doubt)
+            self.observer.commit_failed()
             self._roll_back()
             self._unwrite(exc)
             self._refuse(items, exc)
         else:
+            self.observer.committed(len(items), time.perf_counter() - began)
             self._checkpointer.committed()
 
     def _unwrite(self, exc: Exception) -> None:

@@ -8,6 +8,7 @@ import os
 import random as random_module
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -45,6 +46,7 @@ from posthouse.reception.session import SmtpDoor, SmtpSession
 from posthouse.retrieval.login_delay import LoginDelay
 from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
 from posthouse.retrieval.surrogate import Surrogates
+from posthouse.service.watchdog import BEAT_EVERY_S, Pulse
 from posthouse.storage.errors import StorageError
 from posthouse.storage.filesystem import RealFileSystem
 from posthouse.storage.interfaces import Storage
@@ -112,7 +114,16 @@ def restore_storage(
 class House:
     """One house: `start`, then `serve` until `stop`. Several may live in one process, and one in several (`part`)."""
 
-    def __init__(self, config: Config, log: Log, world: World | None = None, *, part: Part | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        world: World | None = None,
+        *,
+        part: Part | None = None,
+        pulse: Pulse | None = None,
+    ) -> None:
+        """`pulse`: where it is shown that the loop and the writer go on; None: nobody looks."""
         self.config = config
         self.part = part or Part()
         self.log = log
@@ -125,6 +136,7 @@ class House:
         self._sessions: set[Stream] = set()
         self._sessions_changed = asyncio.Event()
         self._serve_lock = -1
+        self._pulse = pulse
 
     async def start(self) -> None:
         """Open the doors' ports and the store.
@@ -161,6 +173,8 @@ class House:
                 await self.doors.start(group)
                 attempts = [group.create_task(self.runner.run())] if self.part.leads else []
                 chores = [group.create_task(self._note_logins())]
+                if self._pulse is not None:
+                    chores += [group.create_task(beat) for beat in (self._beat(self._pulse), self._tick(self._pulse))]
                 if self.part.leads:
                     chores.append(group.create_task(self._sweep()))
                 group.create_task(self.refusals.run())
@@ -387,6 +401,19 @@ class House:
         reception = self.config.reception
         # A proxy that names nobody speaks for anybody.
         return is_among(address, reception.trusted_networks) and not is_among(address, reception.proxy_from)
+
+    async def _beat(self, pulse: Pulse) -> None:
+        while True:
+            pulse.beat("loop")
+            await asyncio.sleep(BEAT_EVERY_S)
+
+    async def _tick(self, pulse: Pulse) -> None:
+        while True:
+            # Refused (a full disk, another process that writes) is an answer: the writer is there.
+            with suppress(StorageError):
+                await self.storage.tick()
+            pulse.beat("writer")
+            await asyncio.sleep(BEAT_EVERY_S)
 
     async def _sweep(self) -> None:
         while True:

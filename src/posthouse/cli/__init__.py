@@ -17,6 +17,8 @@ from posthouse.cli import (
     identities,
     messages,
     queue,
+    serve,
+    service,
     store,
     tour,
     upgrade,
@@ -51,7 +53,9 @@ def _root(
 
 
 house.register(app)
+serve.register(app)
 check.register(app)
+service.register(app)
 store.register(app)
 upgrade.register(app)
 tour.register(app)

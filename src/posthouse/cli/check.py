@@ -15,6 +15,7 @@ from posthouse.cli.check_aliases import aliases
 from posthouse.cli.check_certificates import certificates
 from posthouse.cli.check_identities import identities
 from posthouse.cli.check_outgoing import outgoing
+from posthouse.cli.check_service import service_findings
 from posthouse.cli.check_store import check_store
 from posthouse.cli.common import (
     ConfigOption,
@@ -64,6 +65,8 @@ def check(
     """Say whether the house would start, and what DNS should say."""
     import asyncio
 
+    from posthouse.config import find
+
     if mend and not store:
         raise Problem("--mend goes with --store: posthouse check --store --mend")
     if store:
@@ -74,6 +77,7 @@ def check(
     served = is_served(loaded)
     findings = [Finding("configuration", OK, f"for {loaded.hostname}"), *_ports(loaded, served)]
     findings += [*certificates(loaded), *outgoing(loaded)]
+    findings += service_findings(loaded, find(config).absolute())
     domains: tuple[str, ...] = ()
     try:
         become_owner(loaded.data_dir)

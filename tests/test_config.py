@@ -184,7 +184,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert messages[0].startswith("is not valid TOML: Invalid value")
     assert messages[1] == "is not UTF-8, as TOML must be"
     assert messages[2].startswith("is not valid TOML")
-    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory$"):
+    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory; name another one with --config$"):
         load(tmp_path)
     with pytest.raises(ConfigError, match=r"does not exist; make a house with: posthouse init$"):
         load(tmp_path / "none.toml")

@@ -10,6 +10,7 @@ import smtplib
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -270,3 +271,33 @@ rm fill; mount -o remount,ro /mnt && "{sys.executable}" -m posthouse.cli serve
     assert "is full; make room" in full
     assert read_only.endswith("run: mount -o remount,rw /mnt")
     assert ran.returncode == 1
+
+
+def test_no_reload_drops_a_session_under_load(furnished: Command) -> None:
+    """Letters go in over four sessions that stay open, while the file is read again thirty times."""
+    (furnished.folder / "posthouse.toml").write_text(f"workers = 2\n{CONFIG}")
+    with serving(furnished.folder) as process:
+        assert process.stderr is not None
+        port = int(json.loads(process.stderr.readline())["smtp"].rpartition(":")[2])
+        drain = threading.Thread(target=process.stderr.read, daemon=True)
+        drain.start()
+        done: list[int] = []
+
+        def deliver() -> None:
+            with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+                for number in range(60):
+                    assert client.sendmail("a@far.test", ["ada@here.test"], b"Subject: x\r\n\r\nx\r\n") == {}
+                    done.append(number)
+
+        sessions = [threading.Thread(target=deliver) for _ in range(4)]
+        for session in sessions:
+            session.start()
+        reloads = 0
+        while any(session.is_alive() for session in sessions) and reloads < 1000:
+            process.send_signal(signal.SIGHUP)
+            reloads += 1
+            sessions[0].join(0.02)
+        for session in sessions:
+            session.join(60)
+        assert reloads >= 5
+        assert len(done) == 240, "a session was dropped"

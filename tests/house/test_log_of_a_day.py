@@ -59,7 +59,10 @@ def blind(house: RunningHouse) -> None:
     for door, octets in (
         ("smtp", b"EHLO c.test\r\nAUTH PLAIN\r\n" + response + b"\r\nAUTH LOGIN\r\n" + word + b"\r\nQUIT\r\n"),
         ("submission", b"EHLO c.test\r\nAUTH NONE\r\n" + response + b"\r\nAUTH PLAIN !" + response + b"\r\nQUIT\r\n"),
-        ("pop3", b"AUTH NONE\r\n" + response + b"\r\nPASS " + PASSWORD.encode() + b"\r\nXUSER " + word + b"\r\nQUIT\r\n"),
+        (
+            "pop3",
+            b"AUTH NONE\r\n" + response + b"\r\nPASS " + PASSWORD.encode() + b"\r\nXUSER " + word + b"\r\nQUIT\r\n",
+        ),
     ):
         with socket.create_connection(("127.0.0.1", house.ports[door]), timeout=20) as client:
             client.sendall(octets)

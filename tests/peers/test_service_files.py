@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.peers import programs
+from tests.peers.programs import Program, Run
 
 from posthouse.log import Log, make_log
 from posthouse.service.unit import Unit
-from tests.peers import programs
-from tests.peers.programs import Program, Run
 
 pytestmark = pytest.mark.peers
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"

@@ -8,7 +8,6 @@ import os
 import random as random_module
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -46,7 +45,7 @@ from posthouse.reception.session import SmtpDoor, SmtpSession
 from posthouse.retrieval.login_delay import LoginDelay
 from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
 from posthouse.retrieval.surrogate import Surrogates
-from posthouse.service.watchdog import BEAT_EVERY_S, Pulse
+from posthouse.service.watchdog import Pulse, go_on_beating
 from posthouse.storage.errors import StorageError
 from posthouse.storage.filesystem import RealFileSystem
 from posthouse.storage.interfaces import Storage
@@ -174,7 +173,7 @@ class House:
                 attempts = [group.create_task(self.runner.run())] if self.part.leads else []
                 chores = [group.create_task(self._note_logins())]
                 if self._pulse is not None:
-                    chores += [group.create_task(beat) for beat in (self._beat(self._pulse), self._tick(self._pulse))]
+                    chores.append(group.create_task(go_on_beating(self._pulse, self.storage.tick)))
                 if self.part.leads:
                     chores.append(group.create_task(self._sweep()))
                 group.create_task(self.refusals.run())
@@ -401,19 +400,6 @@ class House:
         reception = self.config.reception
         # A proxy that names nobody speaks for anybody.
         return is_among(address, reception.trusted_networks) and not is_among(address, reception.proxy_from)
-
-    async def _beat(self, pulse: Pulse) -> None:
-        while True:
-            pulse.beat("loop")
-            await asyncio.sleep(BEAT_EVERY_S)
-
-    async def _tick(self, pulse: Pulse) -> None:
-        while True:
-            # Refused (a full disk, another process that writes) is an answer: the writer is there.
-            with suppress(StorageError):
-                await self.storage.tick()
-            pulse.beat("writer")
-            await asyncio.sleep(BEAT_EVERY_S)
 
     async def _sweep(self) -> None:
         while True:

@@ -301,3 +301,34 @@ def test_no_reload_drops_a_session_under_load(furnished: Command) -> None:
             session.join(60)
         assert reloads >= 5
         assert len(done) == 240, "a session was dropped"
+
+
+HANGS = """
+import asyncio, sys, time
+from posthouse.cli import main
+from posthouse.service import watchdog
+from posthouse.storage.sqlite.storage import SqliteStorage
+
+watchdog.BEAT_EVERY_S = 0.02
+watchdog.Watchdog.__init__.__kwdefaults__["limit_s"] = 2.0
+async def tick(self):
+    WHAT
+SqliteStorage.tick = tick
+sys.argv = ["posthouse", "serve"]
+main()
+"""
+
+
+@pytest.mark.parametrize(("what", "name"), [("await asyncio.sleep(60)", "writer"), ("time.sleep(60)", "loop")])
+def test_a_house_that_hangs_is_ended(furnished: Command, what: str, name: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGS.replace("WHAT", what)],
+        cwd=furnished.folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _out, err = process.communicate(timeout=60)
+    assert process.returncode == 70, err
+    assert f"posthouse: the {name} has not ticked for 2 s; the process ends, to be started again" in err

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import pytest
+
+from posthouse.service import watchdog
 from posthouse.service.watchdog import EXIT_STATUS, Pulse, Watchdog
+from posthouse.storage.errors import StorageFull
 
 
 class Watched:
@@ -64,6 +69,30 @@ def test_a_thread_looks() -> None:
     dog.start()
     assert seen.wait(20)
     dog.stop()
+
+
+class Writer:
+    """Answers, refuses, or hangs."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def tick(self) -> None:
+        self.asked += 1
+        if self.asked == 1:
+            raise StorageFull("no room")
+        await asyncio.Event().wait()
+
+
+async def test_a_writer_that_refuses_ticks_and_one_that_hangs_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "BEAT_EVERY_S", 0)
+    pulse, writer = Pulse(), Writer()
+    async with asyncio.TaskGroup() as group:
+        beating = group.create_task(watchdog.go_on_beating(pulse, writer.tick))
+        while pulse.ticks["loop"] < 50:
+            await asyncio.sleep(0)
+        beating.cancel()
+    assert (pulse.ticks["writer"], writer.asked) == (1, 2)
 
 
 def test_the_end_says_why_and_where(tmp_path: Path) -> None:

@@ -7,12 +7,15 @@ stopped for a while, or a machine that slept, is not taken for one that hangs.
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+
+from posthouse.storage.errors import StorageError
 
 LIMIT_S = 30.0
 """How long the loop or the writer may be silent."""
@@ -30,6 +33,28 @@ class Pulse:
 
     def beat(self, name: str) -> None:
         self.ticks[name] += 1
+
+
+async def go_on_beating(pulse: Pulse, tick: Callable[[], Awaitable[None]]) -> None:
+    """The loop's beat, and the writer's after each `tick`, as long as each of them goes on."""
+    async with asyncio.TaskGroup() as both:
+        both.create_task(_beat_of_the_loop(pulse))
+        both.create_task(_beat_of_the_writer(pulse, tick))
+
+
+async def _beat_of_the_loop(pulse: Pulse) -> None:
+    while True:
+        pulse.beat("loop")
+        await asyncio.sleep(BEAT_EVERY_S)
+
+
+async def _beat_of_the_writer(pulse: Pulse, tick: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        # Refused (a full disk, another process that writes) is an answer: the writer is there.
+        with suppress(StorageError):
+            await tick()
+        pulse.beat("writer")
+        await asyncio.sleep(BEAT_EVERY_S)
 
 
 def end_process(why: str) -> None:

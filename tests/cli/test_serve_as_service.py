@@ -319,7 +319,9 @@ main()
 """
 
 
-@pytest.mark.parametrize(("what", "name"), [("await asyncio.sleep(60)", "writer"), ("time.sleep(60)", "loop")])
+@pytest.mark.parametrize(
+    ("what", "name"), [("await asyncio.sleep(60)", "writer"), ("time.sleep(60)", "loop and the writer")]
+)
 def test_a_house_that_hangs_is_ended(furnished: Command, what: str, name: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", HANGS.replace("WHAT", what)],
@@ -331,4 +333,4 @@ def test_a_house_that_hangs_is_ended(furnished: Command, what: str, name: str) -
     )
     _out, err = process.communicate(timeout=60)
     assert process.returncode == 70, err
-    assert f"posthouse: the {name} has not ticked for 2 s; the process ends, to be started again" in err
+    assert f"posthouse: no tick of the {name} for 2 s; the process ends, to be started again" in err

@@ -53,14 +53,14 @@ def test_the_writer_alone_may_not_be_silent() -> None:
     watched.look(29, "loop")
     assert watched.dead == []
     watched.look(1, "loop")
-    assert watched.dead == ["the writer has not ticked for 30 s"]
+    assert watched.dead == ["no tick of the writer for 30 s"]
     assert watched.alive == 29, "it said that it is alive, and was not"
 
 
 def test_nor_may_the_loop() -> None:
     watched = Watched()
     watched.look(30, "writer")
-    assert watched.dead == ["the loop has not ticked for 30 s"]
+    assert watched.dead == ["no tick of the loop for 30 s"]
 
 
 def test_a_thread_looks() -> None:
@@ -96,7 +96,7 @@ async def test_a_writer_that_refuses_ticks_and_one_that_hangs_does_not(monkeypat
 
 
 def test_the_end_says_why_and_where(tmp_path: Path) -> None:
-    program = "from posthouse.service.watchdog import end_process; end_process('the loop has not ticked for 30 s')"
+    program = "from posthouse.service.watchdog import end_process; end_process('no tick of the loop for 30 s')"
     ran = subprocess.run(
         [sys.executable, "-c", program],
         env={"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
@@ -105,5 +105,5 @@ def test_the_end_says_why_and_where(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.returncode == EXIT_STATUS
-    assert ran.stderr.startswith("posthouse: the loop has not ticked for 30 s;")
+    assert ran.stderr.startswith("posthouse: no tick of the loop for 30 s;")
     assert "end_process" in ran.stderr.splitlines()[2]

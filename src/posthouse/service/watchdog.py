@@ -101,10 +101,13 @@ class Watchdog:
         for name, ticks in tuple(self._pulse.ticks.items()):
             self._silent_s[name] = 0.0 if ticks != self._seen[name] else self._silent_s[name] + self._every_s
             self._seen[name] = ticks
-            if self._silent_s[name] >= self._limit_s:
-                self._dead(f"the {name} has not ticked for {self._silent_s[name]:.0f} s")
-                return
-        self._alive()
+        longest_s = max(self._silent_s.values())
+        if longest_s < self._limit_s:
+            self._alive()
+            return
+        # A loop that hangs takes the writer's answers with it, and may have ticked once more than the writer.
+        silent = [name for name, silent_s in self._silent_s.items() if silent_s >= self._limit_s / 2]
+        self._dead(f"no tick of the {' and the '.join(silent)} for {longest_s:.0f} s")
 
     def _run(self) -> None:
         while not self._ended.wait(self._every_s):

@@ -46,7 +46,7 @@ def test_keys_stand_once_in_the_configuration() -> None:
 
 COMMAND = re.compile(r"(?:^ {4}|`)posthouse ([a-z][a-z-]*(?: [a-z][a-z-]*)*)", re.MULTILINE)
 FOR_PEOPLE = ("README.md", "docs/getting-started.md", "docs/mail-programs.md")
-COMING = {"service"}
+COMING: set[str] = set()
 """Commands that documents may name before they are there."""
 
 

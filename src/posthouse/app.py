@@ -47,6 +47,7 @@ from posthouse.reception.session import SmtpDoor, SmtpSession
 from posthouse.retrieval.login_delay import LoginDelay
 from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
 from posthouse.retrieval.surrogate import Surrogates
+from posthouse.service.watchdog import Pulse, go_on_beating
 from posthouse.storage.errors import StorageError
 from posthouse.storage.filesystem import RealFileSystem
 from posthouse.storage.interfaces import Storage
@@ -115,7 +116,16 @@ def restore_storage(
 class House:
     """One house: `start`, then `serve` until `stop`. Several may live in one process, and one in several (`part`)."""
 
-    def __init__(self, config: Config, log: Log, world: World | None = None, *, part: Part | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        world: World | None = None,
+        *,
+        part: Part | None = None,
+        pulse: Pulse | None = None,
+    ) -> None:
+        """`pulse`: where it is shown that the loop and the writer go on; None: nobody looks."""
         self.config = config
         self.part = part or Part()
         self.log = log
@@ -129,6 +139,7 @@ class House:
         self._sessions: set[Stream] = set()
         self._sessions_changed = asyncio.Event()
         self._serve_lock = -1
+        self._pulse = pulse
 
     async def start(self) -> None:
         """Open the doors' ports and the store.
@@ -166,6 +177,8 @@ class House:
                 await self.doors.start(group)
                 attempts = [group.create_task(self.runner.run())] if self.part.leads else []
                 chores = [group.create_task(self._note_logins())]
+                if self._pulse is not None:
+                    chores.append(group.create_task(go_on_beating(self._pulse, self.storage.tick)))
                 if self.part.leads:
                     chores.append(group.create_task(self._sweep()))
                 group.create_task(self.refusals.run())

@@ -10,7 +10,7 @@ import ipaddress
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -34,6 +34,7 @@ from posthouse.config_values import (
     Network,
     PrivateEndpoint,
     RoleName,
+    UserName,
     Wait,
     is_full_name,
     parse_endpoint,
@@ -44,7 +45,7 @@ from posthouse.config_values import Section as _Section
 from posthouse.mail.address import Address
 
 ENVIRONMENT_KEY = "POSTHOUSE_CONFIG"
-RESTART_KEYS = ("listen", "data_dir", "storage", "workers")
+RESTART_KEYS = ("listen", "data_dir", "storage", "workers", "user", "log")
 """What a running house cannot change."""
 SEARCHED = (Path("posthouse.toml"), Path("/etc/posthouse/posthouse.toml"))
 
@@ -193,12 +194,20 @@ class Dns(_Section):
         return servers
 
 
+class LogSettings(_Section):
+    """What is told on stderr, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
+
+
 class Config(_Section):
     """The whole file. Relative paths in it are relative to it."""
 
     hostname: Domain
     data_dir: FilePath
     workers: Count = Field(default=1, ge=1, le=64)
+    user: UserName | None = None
     postmaster: Annotated[Address | None, BeforeValidator(parse_postmaster)] = None
     listen: Listen = Listen()
     tls: Tls = Tls()
@@ -209,6 +218,7 @@ class Config(_Section):
     forwarding: Forwarding = Forwarding()
     journey: Journey = Journey()
     dns: Dns = Dns()
+    log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
     def _safe(self) -> Config:
@@ -254,6 +264,8 @@ def load(path: Path) -> Config:
         table = tomllib.loads(path.read_bytes().decode().removeprefix("\ufeff"))
     except FileNotFoundError as exc:
         raise ConfigError(f"{path} does not exist; make a house with: posthouse init") from exc
+    except PermissionError as exc:
+        raise ConfigError(f"{path} cannot be read: {exc.strerror}; run it as root, or as whom it belongs to") from exc
     except OSError as exc:
         raise ConfigError(f"{path} cannot be read: {exc.strerror or exc}", f"see: sudo ls -l {path}") from exc
     except UnicodeDecodeError as exc:
@@ -333,6 +345,8 @@ def _first_problem(error: ValidationError) -> str:
             return f"{key} must be a whole number"
         case "bool_type":
             return f"{key} must be true or false"
+        case "literal_error":
+            return f"{key} must be one of {problem['ctx']['expected'].replace(' or ', ', ')}"
         case "path_type":
             return f"{key} must be a path in quotes"
         case _:

@@ -92,6 +92,17 @@ def parse_role(value: object) -> str:
     return value
 
 
+def parse_user(value: object) -> str | None:
+    """The name of a user, as useradd(8) takes it, or a number."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not re.match(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}\$?\Z", value):
+        raise ValueError(f"{value!r} is not the name of a user")
+    if value in ("root", "0"):
+        raise ValueError("a house must not stay root; name another user, such as posthouse")
+    return value
+
+
 def parse_listen_endpoint(value: object) -> Endpoint:
     if isinstance(value, Endpoint):
         return value
@@ -180,6 +191,7 @@ Flag = Annotated[bool, Strict()]
 FilePath = Annotated[Path, BeforeValidator(parse_path)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Wait = Annotated[float, BeforeValidator(parse_wait)]
+UserName = Annotated[str, BeforeValidator(parse_user)]
 RoleName = Annotated[str, BeforeValidator(parse_role)]
 PrivateEndpoint = Annotated[Endpoint, BeforeValidator(parse_private_endpoint)]
 ListenEndpoint = Annotated[Endpoint, BeforeValidator(parse_listen_endpoint)]

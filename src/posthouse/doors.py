@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from posthouse.config import Config, Reception, Retrieval
@@ -145,15 +145,21 @@ def certificate_pairs(config: Config) -> PairSet | None:
     return None
 
 
-def bind_doors(config: Config) -> dict[str, tuple[socket.socket, ...]]:
-    """Listening sockets for every door of the configuration. Raises PortTaken, with none left open."""
+def bind_doors(
+    config: Config, handed: Mapping[tuple[str, Endpoint], socket.socket] | None = None
+) -> dict[str, tuple[socket.socket, ...]]:
+    """Listening sockets for every door of the configuration. Raises PortTaken, with none left open.
+
+    `handed`: those that are open already, by door and endpoint.
+    """
+    there = handed or {}
     bound: dict[str, tuple[socket.socket, ...]] = {}
     opened: list[socket.socket] = []
     try:
         for door in (*SERVICES, ADMIN):
             first = len(opened)
             for endpoint in getattr(config.listen, door):
-                opened.append(bind(endpoint.host, endpoint.port))
+                opened.append(there.get((door, endpoint)) or bind(endpoint.host, endpoint.port))
             bound[door] = tuple(opened[first:])
     except BaseException:
         for listening in opened:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import threading
 import time
@@ -23,22 +24,51 @@ Log = FilteringBoundLogger
 
 VALUE_CHARACTERS = 1000
 TRACE_CHARACTERS = 20_000
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _NUMBERS = frozenset({int, float, bool, type(None)})
 _SECRET_WORDS = ("password", "passwd", "secret", "verifier", "token", "credential", "authorization")
 
 
-def make_log(stream: TextIO | None = None, *, json: bool | None = None, house: str | None = None) -> Log:
-    """A logger that writes to `stream` (stderr). `json` None: JSON unless the stream is a terminal."""
+def make_log(
+    stream: TextIO | None = None,
+    *,
+    json: bool | None = None,
+    house: str | None = None,
+    level: str = "info",
+    form: str = "auto",
+) -> Log:
+    """A logger that writes to `stream` (stderr) what is of this level or graver.
+
+    `form` auto: JSON unless the stream is a terminal. `json` says it outright.
+    """
     out = stream if stream is not None else sys.stderr
-    as_json = not out.isatty() if json is None else json
+    as_json = (form == "json" or (form == "auto" and not out.isatty())) if json is None else json
     render = _json_line if as_json else _text_line
     log: Log = structlog.wrap_logger(
         _Lines(out),
-        processors=[partial(_finish, render)],
-        wrapper_class=structlog.make_filtering_bound_logger(20),
+        processors=[partial(_finish, _with_priority(render) if _is_journal(out) else render)],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
     )
     # Bound even to nothing: until then it is a proxy, which makes the logger anew for each session.
     return log.bind(house=house) if house else log.bind()
+
+
+def _is_journal(out: TextIO) -> bool:
+    """Whether the stream leads into systemd's journal (`$JOURNAL_STREAM`, systemd.exec(5))."""
+    try:
+        status = os.fstat(out.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _with_priority(render: Callable[[EventDict], str]) -> Callable[[EventDict], str]:
+    """The level in front of the line, which the journal takes off again (sd-daemon(3)): for `journalctl -p`."""
+
+    def line(event: EventDict) -> str:
+        return f"<{_PRIORITIES.get(event['level'], 6)}>{render(event)}"
+
+    return line
 
 
 class _Lines:

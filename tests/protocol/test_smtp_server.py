@@ -294,7 +294,7 @@ def test_rejections_hold_no_secrets_and_no_controls() -> None:
         b"AUTH PLAIN AGFsaWNlAHdyb25\r\nAUTH PLAIN\r\nc2VjcmV0c2VjcmV0!\r\n\x1b[31mEVIL\0" + b"x" * 99 + b"\r\n"
     )
     verbs = [event.line_verb for event in session.events if isinstance(event, Rejected)]
-    assert verbs == ["AUTH", "AUTH", "?[31MEVIL?XXXXXX"]
+    assert verbs == ["AUTH", "AUTH", "?"]
     assert "alice" not in repr(session.events)
 
 

@@ -18,6 +18,8 @@ from posthouse.cli import (
     identities,
     messages,
     queue,
+    serve,
+    service,
     store,
     tour,
     upgrade,
@@ -52,8 +54,10 @@ def _root(
 
 
 house.register(app)
+serve.register(app)
 check.register(app)
 dns.register(app)
+service.register(app)
 store.register(app)
 upgrade.register(app)
 tour.register(app)

@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,7 @@ from posthouse.cli.check_identities import identities
 from posthouse.cli.check_logins import scram
 from posthouse.cli.check_outgoing import outgoing
 from posthouse.cli.check_postmaster import postmaster
+from posthouse.cli.check_service import service_findings
 from posthouse.cli.check_store import check_store
 from posthouse.cli.common import (
     ConfigOption,
@@ -67,6 +69,8 @@ def check(
     """Say whether the house would start, and if DNS is right."""
     import asyncio
 
+    from posthouse.config import find
+
     if mend and not store:
         raise Problem("--mend goes with --store: posthouse check --store --mend")
     if store:
@@ -74,7 +78,7 @@ def check(
         return
     loaded = load_config(config)
     addresses = checked_addresses(address)
-    findings, domains = _house(loaded)
+    findings, domains = _house(loaded, find(config).absolute())
     site = site_here(loaded, domains, addresses)
     compared: list[Compared] = []
     if offline or not _is_found_by_others(loaded):
@@ -113,7 +117,7 @@ def site_here(config: Config, domains: Sequence[str], told: Sequence[str]) -> Si
     return site_of(config, domains, told or (*config.forwarding.source_addresses, *outgoing_addresses()))
 
 
-def _house(config: Config) -> tuple[list[Finding], tuple[str, ...]]:
+def _house(config: Config, file: Path) -> tuple[list[Finding], tuple[str, ...]]:
     """All but DNS, and the local domains."""
     import asyncio
 
@@ -121,6 +125,7 @@ def _house(config: Config) -> tuple[list[Finding], tuple[str, ...]]:
     served = is_served(config)
     findings = [Finding("configuration", OK, f"for {config.hostname}"), *_ports(config, served)]
     findings += [*certificates(config), *outgoing(config)]
+    findings += service_findings(config, file)
     domains: tuple[str, ...] = ()
     newest: float | None = None
     # Before the store is opened, which changes its files.

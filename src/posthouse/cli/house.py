@@ -1,16 +1,13 @@
-"""`posthouse init` and `posthouse serve`."""
+"""`posthouse init`."""
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
 import os
-import resource
 import shutil
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,26 +16,21 @@ import typer
 from posthouse.cli.accounts import new_password
 from posthouse.cli.check import AddressOption, checked_addresses
 from posthouse.cli.common import (
-    ConfigOption,
     Problem,
     address_argument,
     become_owner,
     domain_argument,
     load_config,
-    require_writable,
     sync_folders,
 )
-from posthouse.cli.obstacles import certificate_advice, clock_problem, disk_problem, port_advice
 from posthouse.mail.address import Address
 from posthouse.storage.errors import StorageError
 
 if TYPE_CHECKING:
     from posthouse.app import World
     from posthouse.config import Config
-    from posthouse.workers import Part
 
 CONFIG_NAME = "posthouse.toml"
-DESCRIPTORS = 65_536
 
 _TEMPLATE = """\
 # The configuration of this house. Relative paths are relative to this file.
@@ -62,9 +54,8 @@ pop3s       = {pop3s}  # mail programs download from here
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands that stand alone."""
+    """Add the command."""
     app.command("init")(init)
-    app.command("serve")(serve)
 
 
 def init(
@@ -206,181 +197,3 @@ def _parent(hostname: str) -> str | None:
     if hostname.startswith("["):
         return None
     return parent if "." in parent else hostname
-
-
-def serve(
-    config: ConfigOption = None,
-    until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
-    worker: Annotated[str | None, typer.Option("--worker", hidden=True)] = None,
-) -> None:
-    """Run the house; SIGTERM or Ctrl-C ends it, SIGHUP reloads it."""
-    import asyncio
-
-    import uvloop
-
-    from posthouse.workers import Part
-
-    loaded = load_config(config)
-    _take_descriptors()
-    part = Part.from_argument(worker) if worker is not None else Part()
-    if part.data_dir is not None:
-        # A worker that is replaced joins the others, whatever the configuration says by now.
-        loaded = loaded.model_copy(update={"data_dir": part.data_dir})
-    for problem in (clock_problem(loaded.data_dir), disk_problem(loaded.data_dir)):
-        if problem is not None:
-            raise Problem(problem)
-    if worker is None and loaded.workers == 1 and _needs_root(loaded) and os.geteuid() == 0:
-        part = _bound(loaded)
-        become_owner(loaded.data_dir)
-    elif worker is not None or not _needs_root(loaded):
-        become_owner(loaded.data_dir)
-    require_writable(loaded.data_dir)
-    until_eof = until_eof or worker is not None
-    alone = loaded.workers == 1 or worker is not None
-    running = _serve(loaded, part, config, until_eof=until_eof) if alone else _lead(loaded, config, until_eof=until_eof)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(running)
-
-
-def _bound(config: Config) -> Part:
-    """A house of one process that is started as root: lock and doors first, since their owner could not bind them."""
-    from posthouse.doors import bind_doors
-    from posthouse.workers import Part, lock_folder
-
-    with _told(config):
-        # Held as long as the process lives.
-        lock_folder(config.data_dir)
-        return Part(doors=bind_doors(config))
-
-
-def _take_descriptors() -> None:
-    """As many open files as this process may have: the usual limit of 1024 is less than our sessions."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _needs_root(config: Config) -> bool:
-    listen = config.listen
-    doors = (listen.smtp, listen.submission, listen.submissions, listen.pop3, listen.pop3s, listen.admin)
-    return any(0 < endpoint.port < 1024 for door in doors for endpoint in door)
-
-
-async def _serve(config: Config, part: Part, path: Path | None, *, until_eof: bool) -> None:
-    """The house in this process: all of it, or one worker's part."""
-    import asyncio
-
-    from posthouse.app import House
-    from posthouse.config import find, load
-    from posthouse.log import make_log
-    from posthouse.workers import READY
-
-    log = make_log()
-    house = House(config, log if part.count == 1 else log.bind(worker=part.number), part=part)
-
-    def ready() -> None:
-        if part.count == 1:
-            log.info("house open", hostname=config.hostname, **_shown(house.endpoints))
-        else:
-            os.write(sys.stdout.fileno(), READY)
-
-    _on_signals(house.stop, until_eof=until_eof)
-    # Named now: another one may stand in the usual places when it is read again.
-    file = find(path).absolute()
-
-    def reload() -> None:
-        house.reload(lambda: load(file))
-
-    loop = asyncio.get_running_loop()
-    # A start may take long, and the signal's own effect is the end.
-    came_early = asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, came_early.set)
-    with _told(config):
-        await house.start()
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    if came_early.is_set():
-        reload()
-    await house.serve(ready)
-    if part.count == 1:
-        log.info("house closed")
-
-
-async def _lead(config: Config, path: Path | None, *, until_eof: bool) -> None:
-    """The parent of the house's worker processes."""
-    import asyncio
-
-    from posthouse.config import ConfigError, find, load
-    from posthouse.config_values import Endpoint
-    from posthouse.doors import bind_doors
-    from posthouse.log import make_log
-    from posthouse.workers import WorkerFailed, Workers, lock_folder
-
-    log = make_log()
-    with _told(config):
-        lock = lock_folder(config.data_dir)
-        doors = bind_doors(config)
-    command = (sys.executable, "-m", "posthouse.cli", "serve", "--config", str(find(path)))
-    workers = Workers(command, config.workers, doors, log, data_dir=config.data_dir, lock=lock)
-    _on_signals(workers.stop, until_eof=until_eof)
-
-    def reload() -> None:
-        """Each worker reads the file; one that is wrong is told once, here."""
-        try:
-            load(find(path))
-        except ConfigError as exc:
-            log.error("configuration not reloaded; the one before stays in use", reason=str(exc))
-        else:
-            workers.reload()
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
-    shown = _shown(
-        {door: tuple(Endpoint(*opened.getsockname()[:2]) for opened in sockets) for door, sockets in doors.items()}
-    )
-    try:
-        await workers.run(lambda: log.info("house open", hostname=config.hostname, workers=config.workers, **shown))
-    except WorkerFailed as exc:
-        raise Problem(str(exc)) from exc
-    finally:
-        os.close(lock)
-    log.info("house closed")
-
-
-@contextlib.contextmanager
-def _told(config: Config) -> Iterator[None]:
-    """What stands in the way of a start, as one line with what to do."""
-    from posthouse.config import ConfigError
-    from posthouse.net.listener import PortTaken
-    from posthouse.net.tls import CertificateUnusable
-    from posthouse.workers import AlreadyServed
-
-    try:
-        yield
-    except PortTaken as exc:
-        raise Problem(f"{exc}{port_advice(exc)}") from exc
-    except CertificateUnusable as exc:
-        raise Problem(f"{exc}{certificate_advice(config, exc)}") from exc
-    except (StorageError, AlreadyServed, ConfigError) as exc:
-        raise Problem(str(exc)) from exc
-
-
-def _shown(doors: Mapping[str, tuple[object, ...]]) -> dict[str, str]:
-    return {door: " ".join(map(str, endpoints)) for door, endpoints in doors.items() if endpoints}
-
-
-def _on_signals(stop: Callable[[], None], *, until_eof: bool) -> None:
-    """End gracefully when asked to, or when whoever holds the other end of our standard input is no more."""
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    if not until_eof:
-        return
-    descriptor = sys.stdin.fileno()
-
-    def readable() -> None:
-        loop.remove_reader(descriptor)
-        stop()
-
-    loop.add_reader(descriptor, readable)

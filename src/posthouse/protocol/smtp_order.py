@@ -8,7 +8,9 @@ from functools import lru_cache
 from posthouse.mail.reply import Reply, reply
 from posthouse.protocol.events import Command
 from posthouse.protocol.smtp import (
+    HTTP_METHODS,
     NOT_IMPLEMENTED,
+    VERBS,
     AuthLine,
     BeginContent,
     Chunk,
@@ -111,5 +113,8 @@ def out_of_order(
 
 
 def printable(name: bytes) -> str:
-    """A verb as it may stand in the log."""
-    return "".join(chr(octet) if 32 < octet < 127 else "?" for octet in name[:16])
+    """A verb as it may stand in the log: one that is known, else none, since it may be a password.
+
+    A client that was refused the mechanism and goes on all the same sends its secret where a command stands.
+    """
+    return name.decode() if name in VERBS or name in HTTP_METHODS else "?"

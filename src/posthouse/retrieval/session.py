@@ -45,6 +45,8 @@ from posthouse.storage.errors import StorageError
 from posthouse.storage.interfaces import Storage
 
 WRITE_ABOVE_OCTETS = 64 * 1024
+IDS_A_LINE = 35
+"""So many queue ids fit into one value of the log (VALUE_CHARACTERS)."""
 _LOGIN_LATER = "Logins cannot be checked now; try again later"
 
 
@@ -124,6 +126,7 @@ class Pop3Session:
             await self._leave_maildrop()
             self.stream.write(self.pop3.outgoing())
             await self.stream.close()
+        self._tell_retrieved()
         self._log.info(
             "session ended",
             how=outcome,
@@ -374,6 +377,14 @@ class Pop3Session:
         finally:
             if lock is not None:
                 await self._unlock(lock)
+
+    def _tell_retrieved(self) -> None:
+        """Each message that was sent whole, by its queue id: many in a line, for a line costs as much as a message."""
+        ids = [self._listing.queue_ids[number - 1] for number in sorted(self.pop3.retrieved)]
+        for first in range(0, len(ids), IDS_A_LINE):
+            part = ids[first : first + IDS_A_LINE]
+            login = self._account.login if self._account else None
+            self._log.info("messages retrieved", login=login, messages=len(part), queue_ids=" ".join(part))
 
     async def _unlock(self, lock: MaildropLock) -> None:
         try:

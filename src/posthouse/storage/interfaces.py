@@ -338,6 +338,10 @@ class Storage(Protocol):
         """All of it in one durable transaction; False: the claim on one of the rows was lost, nothing was changed."""
         ...
 
+    async def tick(self) -> None:
+        """Returns when whoever commits has had a turn, in which nothing is written. Raises what storage raises."""
+        ...
+
     async def sweep(self, now: float, retention: Retention | None = None) -> None:
         """Remove what nothing refers to any more and journeys that are too old; free claims of dead incarnations."""
         ...

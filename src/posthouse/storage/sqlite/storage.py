@@ -178,6 +178,9 @@ class SqliteStorage:
             self.changes.notify()
         return settled
 
+    async def tick(self) -> None:
+        await self._writer.submit(lambda _connection: None, heavy=False)
+
     async def sweep(self, now: float, retention: Retention | None = None) -> None:
         content, writer, readers = self.content, self._writer, self._readers
         if await take_over_dead(writer, readers, self._incarnation, content, now):

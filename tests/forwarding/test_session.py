@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -388,6 +389,20 @@ async def test_after_the_dot_its_owner_must_decide() -> None:
     assert kinds(done) == [Uncertain, Uncertain]
     assert "posthouse queue release" in done.outcomes[0].reply.text
     assert next_hop.connections == 1
+
+
+async def test_only_who_may_get_it_is_marked() -> None:
+    marked: list[int] = []
+
+    async def mark(rows: Sequence[SpoolRow]) -> bool:
+        marked.extend(row.recipient_number for row in rows)
+        return True
+
+    answers: dict[str, str | bytes] = {"AUTH": "235 2.7.0 in", "RCPT TO:<r1@": "550 5.1.1 nobody", ".": DROP}
+    async with peer(answers, WITH_LOGIN) as next_hop:
+        done = await attempt_in(own_server(next_hop).session(VIA, mark=mark), rows(3))
+    assert kinds(done) == [Uncertain, Failed, Uncertain]
+    assert marked == [0, 2]
 
 
 async def test_other_mail_needs_no_mark() -> None:

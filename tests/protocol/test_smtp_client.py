@@ -519,3 +519,25 @@ def _act(client: SmtpClient, action: str) -> None:
             client.reset()
         case _:
             client.quit()
+
+
+@pytest.mark.parametrize("offered", [("PIPELINING",), ("PIPELINING", "CHUNKING"), ()])
+@pytest.mark.parametrize("replies", [b"550 no\r\n", b"250 ok\r\n550 no\r\n"])
+def test_a_peer_that_refuses_and_hangs_up_has_refused(offered: tuple[str, ...], replies: bytes) -> None:
+    client = ready(*offered)
+    client.begin(transaction())
+    client.receive(replies)
+    client.receive(b"")
+    ended = client.next_event()
+    assert isinstance(ended, TransactionEnded)
+    assert ended.final is None
+    assert (ended.recipients[0] or ended.mail).code == 550
+
+
+def test_a_peer_that_hangs_up_before_it_has_answered_all_has_not() -> None:
+    client = ready("PIPELINING")
+    client.begin(transaction(recipients=(ClientRecipient(TO),) * 2))
+    client.receive(b"250 ok\r\n550 no\r\n")
+    client.receive(b"")
+    assert client.next_event() is CLOSED
+    assert [reply and reply.code for reply in client.recipient_replies] == [550, None]

@@ -24,6 +24,7 @@ from posthouse.forwarding.transaction import (
     needs_utf8,
     outcome_of,
     pressure,
+    refused_recipients,
     said_421,
     transaction,
     unsuitable,
@@ -238,7 +239,8 @@ class RelaySession:
         self._passes_reports_on = "DSN" in connection.extensions
         try:
             async with aclosing(self._octets(rows)) as chunks:
-                ended = await connection.deliver(transaction(rows), chunks, before_end=self._before_end(rows))
+                note = self._before_end(rows, connection)
+                ended = await connection.deliver(transaction(rows), chunks, before_end=note)
             too_many = were_too_many(ended)
             if too_many:
                 opened.recipients_limit = max(1, min(too_many))
@@ -254,22 +256,33 @@ class RelaySession:
         except ContentUnfit:
             return _Tried(rows, (Failed(CONTENT_UNFIT, from_peer=False),) * len(rows))
         except ConnectionBroke as exc:
-            if exc.final_dot_sent:
-                return _Tried(rows, (Uncertain(OWNER_DECIDES if self._mark else MAY_HAVE_ARRIVED),) * len(rows))
-            text = f"The connection was lost: {exc}"
-            return _Tried(rows, (Deferred(reply(451, "4.4.2", text), from_peer=False),) * len(rows))
+            return self._after_loss(exc, rows)
         finally:
             # Each attempt tells its own part of the dialogue; the connection keeps none of it.
             self._transcript += connection.transcript
             connection.transcript.clear()
 
-    def _before_end(self, rows: Rows) -> Callable[[], Awaitable[None]] | None:
+    def _after_loss(self, loss: ConnectionBroke, rows: Rows) -> _Tried:
+        """A connection that was lost says nothing of those who were refused before: their outcome is known."""
+        refused = refused_recipients(loss.recipients)
+        if loss.final_dot_sent:
+            unknown = Uncertain(OWNER_DECIDES if self._mark else MAY_HAVE_ARRIVED)
+            return _Tried(rows, tuple(refused.get(index, unknown) for index in range(len(rows))))
+        failed = {index: outcome for index, outcome in refused.items() if isinstance(outcome, Failed)}
+        if failed:
+            # The others, if there are any, may still be taken elsewhere, at once.
+            return _Tried(tuple(rows[index] for index in failed), tuple(failed.values()))
+        text = f"The connection was lost: {loss}"
+        return _Tried(rows, (Deferred(reply(451, "4.4.2", text), from_peer=False),) * len(rows))
+
+    def _before_end(self, rows: Rows, connection: SmtpConnection) -> Callable[[], Awaitable[None]] | None:
         mark = self._mark
         if mark is None:
             return None
 
         async def note() -> None:
-            if not await mark(rows):
+            refused = refused_recipients(connection.recipient_replies)
+            if not await mark([row for index, row in enumerate(rows) if index not in refused]):
                 raise ClaimLost
 
         return note

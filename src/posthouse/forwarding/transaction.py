@@ -87,17 +87,28 @@ def outcome_of(ended: TransactionEnded, index: int) -> Outcome:
     answer = ended.recipients[index]
     if answer is None:
         return Deferred(NOT_ANSWERED, from_peer=False)
-    if answer.code == 552:
-        # RFC 5321 §4.5.3.1.10: an old way to say "too many recipients".
-        return Deferred(answer)
     if not answer.is_positive:
-        return by_reply(answer)
+        return _refused(answer)
     if ended.final is not None:
         return by_reply(ended.final)
     if ended.data is None:
         return Deferred(NOT_ANSWERED, from_peer=False)
     # A 2yz to DATA promises nothing: the content was never sent.
     return Failed(ended.data) if ended.data.is_permanent else Deferred(ended.data)
+
+
+def refused_recipients(answers: Sequence[Reply | None]) -> dict[int, Outcome]:
+    """Those whose outcome is known by their own reply, whatever became of the content."""
+    return {
+        index: _refused(answer)
+        for index, answer in enumerate(answers)
+        if answer is not None and not answer.is_positive
+    }
+
+
+def _refused(answer: Reply) -> Outcome:
+    # 552: an old way to say "too many recipients" (RFC 5321 §4.5.3.1.10).
+    return Deferred(answer) if answer.code == 552 else by_reply(answer)
 
 
 def by_reply(answer: Reply, *, from_peer: bool = True) -> Outcome:

@@ -127,6 +127,11 @@ class SmtpConnection:
         return self._smtp.limits
 
     @property
+    def recipient_replies(self) -> tuple[Reply | None, ...]:
+        """What the recipients of the transaction under way were answered by now."""
+        return self._smtp.recipient_replies
+
+    @property
     def may_carry_another(self) -> bool:
         """Whether another transaction may begin here: the peer is there, idle, and has not had its MAILMAX."""
         return not self._in_transaction and self._smtp.has_room and not self.stream.is_lost
@@ -430,7 +435,7 @@ class SmtpConnection:
         return self._broke(text)
 
     def _broke(self, text: str) -> ConnectionBroke:
-        return ConnectionBroke(text, final_dot_sent=self._final_dot_sent)
+        return ConnectionBroke(text, final_dot_sent=self._final_dot_sent, recipients=self.recipient_replies)
 
 
 def _hello_name(name: str, stream: Stream) -> str:

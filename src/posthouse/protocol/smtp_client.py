@@ -252,6 +252,11 @@ class SmtpClient:
         return self._closed
 
     @property
+    def recipient_replies(self) -> tuple[Reply | None, ...]:
+        """What the recipients of the transaction under way were answered by now."""
+        return tuple(self._progress.recipients) if self._progress is not None else ()
+
+    @property
     def awaiting(self) -> Awaiting | None:
         """What the next reply answers."""
         return self._awaiting[0] if self._awaiting else None
@@ -292,7 +297,8 @@ class SmtpClient:
             if not self._end_of_input:
                 return NEED_DATA
             self._closed = True
-            return None
+            # Who refuses and hangs up, without a word to the rest of the group, has refused.
+            return self._end_transaction(None) if self._progress is not None and self._progress.is_refused else None
         if isinstance(line, BadLine):
             raise RemoteProtocolError(f"the peer's reply has a bad line: {line.fault.name}")
         enhanced = not self._awaiting or self._awaiting[0] not in _WITHOUT_ENHANCED_CODE

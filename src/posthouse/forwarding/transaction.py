@@ -100,9 +100,7 @@ def outcome_of(ended: TransactionEnded, index: int) -> Outcome:
 def refused_recipients(answers: Sequence[Reply | None]) -> dict[int, Outcome]:
     """Those whose outcome is known by their own reply, whatever became of the content."""
     return {
-        index: _refused(answer)
-        for index, answer in enumerate(answers)
-        if answer is not None and not answer.is_positive
+        index: _refused(answer) for index, answer in enumerate(answers) if answer is not None and not answer.is_positive
     }
 
 

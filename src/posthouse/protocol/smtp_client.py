@@ -16,7 +16,7 @@ from posthouse.protocol.events import CLOSED, NEED_DATA, Signal
 from posthouse.protocol.lines import BadLine, EndlessLine, LineBuffer
 from posthouse.protocol.sasl import SaslError
 from posthouse.protocol.smtp import MAX_COMMAND_LINE_OCTETS
-from posthouse.protocol.smtp_client_auth import ClientExchange, begin_exchange
+from posthouse.protocol.smtp_client_auth import ClientExchange, begin_exchange, weaker_than
 from posthouse.protocol.smtp_client_content import ChunkedContent, ContentUnfit, DottedContent
 from posthouse.protocol.smtp_client_envelope import hello_name, mail_line, recipient_line
 from posthouse.protocol.smtp_client_events import (
@@ -116,6 +116,7 @@ class SmtpClient:
         self._exchange: ClientExchange | None = None
         self._challenge: str | None = None
         self._fault: str | None = None
+        self._mechanism = ""
         self._tally = Tally()
         self._end_of_input = False
         self._upgrading = False
@@ -142,17 +143,27 @@ class SmtpClient:
         self.extensions, self.limits = {}, Limits()
         self._send_hello()
 
-    def login(self, login: str, password: str, nonce: str) -> None:
+    def login(self, login: str, password: str, nonce: str, *, weaker: bool = False) -> None:
         """AUTH by the strongest mechanism that is offered; AuthReplied follows, perhaps after Challenged.
+
+        `weaker`: by one that is weaker than the last that was tried.
 
         `nonce` is random, printable ASCII without a comma. Raises LocalProtocolError where it cannot be tried.
         """
         self._require_idle()
-        exchange = begin_exchange(parse_mechanisms(self.extensions), login, password, nonce)
+        offered = self.weaker_mechanisms if weaker else parse_mechanisms(self.extensions)
+        exchange = begin_exchange(offered, login, password, nonce)
         command = f"AUTH {exchange.mechanism}"
         first = exchange.begin(MAX_COMMAND_LINE_OCTETS - len(command) - 3)
-        self._exchange, self._fault = exchange, None
+        self._exchange, self._fault, self._mechanism = exchange, None, exchange.mechanism
         self._send(command if first is None else f"{command} {first.decode()}", Awaiting.AUTH)
+
+    @property
+    def weaker_mechanisms(self) -> frozenset[str]:
+        """What is offered beside the mechanism that was tried last, and weaker; nothing where the peer has left."""
+        if not self._mechanism or self._closed:
+            return frozenset()
+        return weaker_than(self._mechanism, parse_mechanisms(self.extensions))
 
     def answer_challenge(self) -> None:
         """After Challenged: send the response, or cancel where the peer is not to be trusted."""

@@ -248,7 +248,7 @@ def test_what_was_not_asked_is_not_answered() -> None:
 
 
 @pytest.mark.conformance("C91")
-@pytest.mark.parametrize("code", [500, 502, 504])
+@pytest.mark.parametrize("code", [500, 501, 502, 503, 504, 550, 554, 599])
 def test_a_peer_without_ehlo_is_greeted_with_helo(code: int) -> None:
     client = SmtpClient("c.test")
     client.receive(f"220 old\r\n{code} what\r\n250 old\r\n".encode())
@@ -260,7 +260,7 @@ def test_a_peer_without_ehlo_is_greeted_with_helo(code: int) -> None:
 
 
 @pytest.mark.conformance("C91")
-@pytest.mark.parametrize("code", [421, 450, 501, 521, 550, 554, 599])
+@pytest.mark.parametrize("code", [421, 450, 521])
 def test_a_peer_that_refuses_ehlo_for_a_reason_is_believed(code: int) -> None:
     client = SmtpClient("c.test")
     client.receive(f"220 old\r\n{code} no\r\n".encode())

@@ -96,8 +96,8 @@ class Awaiting(Enum):
 
 _WITHOUT_ENHANCED_CODE = frozenset({Awaiting.GREETING, Awaiting.EHLO, Awaiting.HELO})
 _MAY_CONTINUE = frozenset({Awaiting.AUTH, Awaiting.DATA})
-_NO_EHLO_HERE = frozenset({500, 502, 504})
-"""What a server says that has never heard of EHLO (RFC 5321 §3.2)."""
+_NO_MAIL_HERE = 521
+"""There is no mail service at all (RFC 7504): HELO would hear it, too."""
 
 
 class SmtpClient:
@@ -372,7 +372,9 @@ class SmtpClient:
             self.extensions = parse_extensions(reply.text) if extended else {}
             self.limits = parse_limits(self.extensions)
             return Ready(reply, extended)
-        if extended and reply.code in _NO_EHLO_HERE:
+        if extended and reply.is_permanent and reply.code != _NO_MAIL_HERE:
+            # 500 and 502 are usual where nobody has heard of EHLO (RFC 5321 §3.2), but old servers and boxes in between
+            # say 501, 503, 504, 550, 554; who has another reason tells HELO the same.
             self._send(f"HELO {self._name}", Awaiting.HELO)
             return None
         return HelloRefused(reply)

@@ -84,6 +84,10 @@ class HostSearch:
         """Another address of the same host would not help."""
         self._addresses.clear()
 
+    def still_there(self, opened: OpenConnection) -> None:
+        """The host answered a transaction: it is not dead, whatever other connections meet with."""
+        self._ways.hosts.answered(opened.target.endpoint)
+
     async def open(self, transcript: list[str]) -> OpenConnection | None:
         """A connection to the first host, of those not tried yet, that greets us. Else `failure` tells why."""
         if self._hops is None:

@@ -21,6 +21,7 @@ from posthouse.forwarding.transaction import (
     NOT_ASKED,
     OWNER_DECIDES,
     TOO_LARGE,
+    is_about_address,
     needs_utf8,
     outcome_of,
     pressure,
@@ -135,12 +136,15 @@ class RelaySession:
 
     async def _try(self, rows: Rows) -> _Tried:
         broken: _Tried | None = None
+        refused: _Tried | None = None
         refusals: list[Reply] = []
         while self._given_up is None:
             opened = await self._connected()
             if opened is None:
                 if broken is not None:
                     return self._broken(broken)
+                if refused is not None:
+                    return refused
                 if refusals:
                     return self._fits_nowhere(refusals, rows)
                 self._given_up = self._search.failure or Deferred(NOT_ANSWERED, from_peer=False)
@@ -160,8 +164,12 @@ class RelaySession:
                 if await self._leave_for_others(fresh=fresh, tried=tried):
                     continue
                 return self._broken(broken) if broken is not None else self._fits_nowhere(refusals, rows)
+            was_clean = opened.clean
             tried_now = await self._deliver(opened, rows[: opened.recipients_limit])
-            if await self._was_only_tired(opened, tried_now):
+            if was_clean and await self._was_only_tired(tried_now):
+                continue
+            if fresh and refused is None and await self._may_be_taken_elsewhere(tried_now):
+                refused = tried_now
                 continue
             if tried_now.alive:
                 self._breaks = 0
@@ -191,13 +199,23 @@ class RelaySession:
                 self._reached()
         return self._opened
 
-    async def _was_only_tired(self, opened: OpenConnection, tried: _Tried) -> bool:
-        """Whether a connection that waited idle took nothing more: that says nothing about the message."""
-        waited, opened.waited = opened.waited, False
-        if not (waited and tried.alive and tried.mail is not None and tried.mail.is_transient):
+    async def _was_only_tired(self, tried: _Tried) -> bool:
+        """Whether a connection that has taken a message takes nothing more: that says nothing about the next one."""
+        if not (tried.alive and tried.mail is not None and tried.mail.is_transient):
             return False
         await self._quit()
         self._search.restart()
+        return True
+
+    async def _may_be_taken_elsewhere(self, tried: _Tried) -> bool:
+        """Leave a host that takes no mail at the moment for the next (RFC 5321 §5.1); one of them, not all."""
+        refused = tried.mail is not None and tried.mail.is_transient and not is_about_address(tried.mail)
+        if not (tried.alive and refused):
+            return False
+        self._search.skip_host()
+        if not self._search.can_go_on:
+            return False
+        await self._quit()
         return True
 
     async def _leave_for_others(self, *, fresh: bool, tried: bool) -> bool:
@@ -245,6 +263,7 @@ class RelaySession:
             if too_many:
                 opened.recipients_limit = max(1, min(too_many))
             self._slow_down = pressure(ended)
+            self._search.still_there(opened)
             opened.clean = ended.final is not None and ended.final.is_positive
             tried = [index for index in range(len(rows)) if index not in too_many]
             return _Tried(

@@ -127,7 +127,7 @@ def were_too_many(ended: TransactionEnded) -> frozenset[int]:
     return frozenset(
         index
         for index, answer in enumerate(ended.recipients)
-        if answer is None or (answer.code in (452, 552) and not _is_about_address(answer))
+        if answer is None or (answer.code in (452, 552) and not is_about_address(answer))
     )
 
 
@@ -153,12 +153,12 @@ def asks_to_slow_down(answer: Reply, *, of_one: bool = False) -> bool:
     """Whether a reply at connect, MAIL or RCPT is about how much we send. `of_one`: it may be about one mailbox."""
     if answer.code == 421:
         return True
-    if not 450 <= answer.code < 460 or _is_about_address(answer):
+    if not 450 <= answer.code < 460 or is_about_address(answer):
         return False
     return answer.code == 451 or not of_one or answer.enhanced is not None
 
 
-def _is_about_address(answer: Reply) -> bool:
+def is_about_address(answer: Reply) -> bool:
     """X.1.z and X.2.z are about an address or its mailbox (RFC 3463 §3.2, §3.3)."""
     return answer.enhanced is not None and answer.enhanced.subject in (1, 2)
 

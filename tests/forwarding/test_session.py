@@ -17,7 +17,7 @@ from posthouse.mail.acceptance import Destination
 from posthouse.mail.address import Address, parse_address
 from posthouse.mail.content import ContentFacts
 from posthouse.mail.outcome import Deferred, Delivered, Failed, Uncertain
-from posthouse.mail.spool import SpoolRow
+from posthouse.mail.spool import AT_ONCE, SpoolRow
 from tests.fake_world import FakeClock
 from tests.forwarding.peer import DROP, EHLO, Peer, Script, peer
 from tests.forwarding.relays import THERE, Contents, attempt, attempt_in, kinds, relay_to
@@ -99,6 +99,17 @@ async def test_a_refusal_of_one_sender_is_not_remembered_for_the_next(answer: st
     assert [kinds(each) for each in done] == [[Failed], [Delivered], [Failed], [Delivered]]
     assert kinds(again[0]) == [Delivered]
     assert next_hop.connections == 2
+
+
+async def test_a_dead_host_is_asked_at_once_where_a_person_wants_it() -> None:
+    relay, ports = relay_to(None)
+    await a_claim(relay)
+    async with peer() as next_hop:
+        ports.ports["192.0.2.1"] = next_hop.port
+        (waits,) = await a_claim(relay)
+        # A claim begins with those that were due first.
+        wanted, after = await a_claim(relay, (a_row(not_before=AT_ONCE),), (a_row(message=a_message("q3")),))
+    assert (kinds(waits), kinds(wanted), kinds(after)) == ([Deferred], [Delivered], [Delivered])
 
 
 @pytest.mark.conformance("C97")

@@ -97,6 +97,7 @@ class RelaySession:
         self._transcript = []
         self._passes_reports_on = False
         self._slow_down = None
+        self._search.asks_dead = any(row.wanted_at_once for row in rows)
         tried = await self._try(rows)
         left_alone_s = self._search.skipped_for_s
         return Attempt(

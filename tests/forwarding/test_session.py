@@ -256,6 +256,14 @@ async def test_what_is_refused_for_now_says_nothing_of_the_next_message() -> Non
     assert later.outcomes[0].reply.text == "later"
 
 
+async def test_what_one_host_takes_later_is_not_returned_since_another_never_can() -> None:
+    message = a_message(facts=ContentFacts(eight_bit_body=True))
+    async with peer({"MAIL": "451 4.3.0 later"}) as first, peer(ehlo="250 there.test") as second:
+        done = await attempt(first, second, rows=(a_row(message=message),))
+    assert kinds(done) == [Deferred]
+    assert second.connections == 1
+
+
 async def test_not_all_hosts_of_a_domain_are_asked_for_one_that_refuses_for_now() -> None:
     async with peer({"MAIL": "451 4.3.0 later"}) as first, peer({"MAIL": "451 4.3.0 no"}) as second, peer() as third:
         relay, _ports = relay_to(first, second, third)

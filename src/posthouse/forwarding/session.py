@@ -164,7 +164,9 @@ class RelaySession:
                     refusals.append(refusal)
                 if await self._leave_for_others(fresh=fresh, tried=tried):
                     continue
-                return self._broken(broken) if broken is not None else self._fits_nowhere(refusals, rows)
+                if broken is not None:
+                    return self._broken(broken)
+                return refused or self._fits_nowhere(refusals, rows)
             was_clean = opened.clean
             tried_now = await self._deliver(opened, rows[: opened.recipients_limit])
             if was_clean and await self._was_only_tired(tried_now):

@@ -46,7 +46,7 @@ def test_a_via_without_a_login_is_told(furnished: Command) -> None:
     table = '[forwarding.login."mail.far.test:465"]'
     assert table in furnished.run(*ADD, "--via", "mail.far.test:465").err
     shown = furnished.run("check").out
-    assert "note     identity       for mail from Ada@far.test: there is no login for mail.far.test:465" in shown
+    assert "problem  identity       for mail from Ada@far.test: there is no login for mail.far.test:465" in shown
     assert table in shown
     furnished.run("identity", "remove", "ada@far.test")
     assert furnished.run(*ADD).err == ""

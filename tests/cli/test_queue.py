@@ -11,6 +11,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from posthouse.mail.spool import AT_ONCE
 from posthouse.storage.sqlite.connection import DATABASE
 from tests.cli.conftest import Command
 from tests.running_house import PASSWORD, RunningHouse
@@ -51,6 +52,7 @@ def test_an_operator_sees_and_steers_what_waits(furnished: Command, waiting: str
     assert run("queue", "retry", waiting).failed_with("nothing to retry")
     assert run("queue", "release", waiting.lower()).out == "1 recipient released.\n"
     assert run("queue", "retry", waiting).out == "1 recipient due at once.\n"
+    assert json.loads(run("queue", "show", waiting, "--json").out)[0]["not_before"] == AT_ONCE
     assert "next try due" in run("queue", "show", waiting).out
     assert run("queue", "remove", waiting).out == "1 recipient removed.\n"
     assert run("queue", "remove", waiting).failed_with("does not wait", "posthouse journey")

@@ -12,15 +12,17 @@ from typing import Any, cast
 
 import pytest
 
+from posthouse.admission.admission import Admission
 from posthouse.forwarding.transaction import MAY_HAVE_ARRIVED
 from posthouse.forwarding.verdict import REPORT_IN_LINE
 from posthouse.mail.acceptance import Notify
-from posthouse.mail.address import parse_address
+from posthouse.mail.address import Address, parse_address
 from posthouse.mail.outcome import Deferred, Failed, Outcome, Uncertain
 from posthouse.mail.reply import reply
 from posthouse.mail.report_request import RETURN_LIMIT_OCTETS
+from posthouse.storage.errors import StorageBusy
 from tests.forwarding.rows import DAY_S
-from tests.forwarding.runner_house import CONTENT, REPORTS_PER_MINUTE, RunnerHouse, runner_house
+from tests.forwarding.runner_house import ADA, CONTENT, REPORTS_PER_MINUTE, RunnerHouse, runner_house
 
 LATER = Deferred(reply(451, "4.7.1", "Greylisted"))
 NEVER = Failed(reply(550, "5.1.1", "No such user"))
@@ -226,3 +228,37 @@ async def test_another_sender_does_not_wait(house: RunnerHouse) -> None:
     await house.run_due()
     (told,) = await house.reported(rob)
     assert told.report_queue_id is not None
+
+
+async def test_a_sender_that_aliases_rewrote_is_one_sender(house: RunnerHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reverse-path of each alias, and of each day, is another; the report goes to one and the same person."""
+
+    async def opened(_self: object, address: Address, _now: float | None) -> Address:
+        return ADA if address.local_part.startswith("SRS0=") else address
+
+    monkeypatch.setattr(Admission, "open", opened)
+    house.relay.answer = lambda _row: NEVER
+    for number in range(REPORTS_PER_MINUTE + 5):
+        await house.queue("no@there.test", reverse_path=parse_address(f"SRS0=HASH{number}=AA=x.test=ada@here.test"))
+    await house.run_due()
+    assert await house.storage.spool.count() == 5
+    assert len(await house.reports()) == REPORTS_PER_MINUTE
+
+
+async def test_where_the_sender_cannot_be_looked_up_now_the_outcome_is_written_all_the_same(
+    house: RunnerHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Address] = []
+
+    async def busy(_self: object, address: Address, _now: float | None) -> Address:
+        asked.append(address)
+        if len(asked) == 1:
+            raise StorageBusy
+        return address
+
+    monkeypatch.setattr(Admission, "open", busy)
+    house.relay.answer = lambda _row: NEVER
+    await house.queue("no@there.test")
+    await house.run_due()
+    assert await house.storage.spool.count() == 0
+    assert len(await house.reports()) == 1

@@ -204,6 +204,57 @@ async def test_a_login_that_is_refused_keeps_mail_waiting(answer: str, certifica
     assert not done.outcomes[0].from_peer  # type: ignore[union-attr]
 
 
+WITH_SCRAM = WITH_STARTTLS.replace("AUTH PLAIN", "AUTH SCRAM-SHA-256 PLAIN")
+
+
+@pytest.mark.parametrize("answer", ["535 5.7.8 no such verifier", "504 5.5.4 not for you", "534 5.7.9 another way"])
+async def test_where_scram_is_refused_a_verified_host_is_told_the_password(
+    answer: str, certificates: Certificates
+) -> None:
+    answers: dict[str, str | bytes] = {"AUTH SCRAM": answer, "AUTH PLAIN": "235 2.7.0 in"}
+    async with peer(answers, WITH_SCRAM, tls=certificates.good) as next_hop:
+        done = await attempt(next_hop, **smarthost("mx1.test:587"), tls=certificates.trust)
+    assert kinds(done) == TAKEN
+    assert logged_in(next_hop) == ["\0me\0geheim"]
+    assert not any("AHRoZWltAA" in line or "geheim" in line for line in done.transcript)
+
+
+@pytest.mark.parametrize("answer", ["454 4.7.0 not now", "235 2.7.0 in", DROP])
+async def test_what_is_no_refusal_of_scram_tells_nobody_the_password(answer: str, certificates: Certificates) -> None:
+    answers: dict[str, str | bytes] = {"AUTH SCRAM": answer, "AUTH PLAIN": "235 2.7.0 in"}
+    async with peer(answers, WITH_SCRAM, tls=certificates.good) as next_hop:
+        done = await attempt(next_hop, **smarthost("mx1.test:587"), tls=certificates.trust)
+    assert kinds(done) == WAITS
+    assert logged_in(next_hop) == []
+
+
+async def test_a_password_that_was_refused_is_not_said_again_in_other_words(certificates: Certificates) -> None:
+    ehlo = WITH_STARTTLS.replace("AUTH PLAIN", "AUTH PLAIN LOGIN")
+    async with peer({"AUTH": "535 5.7.8 wrong"}, ehlo, tls=certificates.good) as next_hop:
+        done = await attempt(next_hop, **smarthost("mx1.test:587"), tls=certificates.trust)
+    assert kinds(done) == WAITS
+    assert sum(line.startswith("AUTH") for line in next_hop.commands) == 1
+
+
+@pytest.mark.conformance("S5")
+async def test_where_the_certificate_was_not_looked_at_scram_is_not_fallen_back_from() -> None:
+    answers: dict[str, str | bytes] = {"AUTH SCRAM": "535 5.7.8 no", "AUTH PLAIN": "235 2.7.0 in"}
+    async with peer(answers, WITH_SCRAM.replace("250-STARTTLS\r\n", "")) as next_hop:
+        relay, ports = relay_to(next_hop, **smarthost("127.0.0.1:587", tls="never"))
+        ports.ports["127.0.0.1"] = next_hop.port
+        done = await attempt_in(relay.session(Destination("", "there.test")))
+    assert kinds(done) == WAITS
+    assert logged_in(next_hop) == []
+
+
+async def test_where_the_password_is_wrong_too_the_last_answer_is_told(certificates: Certificates) -> None:
+    answers: dict[str, str | bytes] = {"AUTH SCRAM": "535 5.7.8 no", "AUTH PLAIN": DROP}
+    async with peer(answers, WITH_SCRAM, tls=certificates.good) as next_hop:
+        done = await attempt(next_hop, **smarthost("mx1.test:587"), tls=certificates.trust)
+    assert kinds(done) == WAITS
+    assert "535 5.7.8 no" in done.outcomes[0].reply.text
+
+
 @pytest.mark.conformance("S5")
 async def test_a_login_in_clear_stays_on_this_machine(certificates: Certificates) -> None:
     ehlo = WITH_STARTTLS.replace("250-STARTTLS\r\n", "")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from posthouse.config_values import Endpoint
-from posthouse.forwarding.hosts import FIRST_S, HOSTS_LIMIT, LONGEST_S, DeadHosts
+from posthouse.forwarding.hosts import BUSY_S, FIRST_S, HOSTS_LIMIT, LONGEST_S, DeadHosts
 from tests.fake_world import FakeClock
 
 HOST = Endpoint("192.0.2.1", 25)
@@ -45,6 +45,19 @@ def test_an_answer_forgets_all() -> None:
     hosts.failed(HOST)
     clock.advance(FIRST_S)
     hosts.answered(HOST)
+    clock.advance(BUSY_S)
+    hosts.failed(HOST)
+    assert hosts.dead_for_s(HOST) == FIRST_S
+
+
+def test_a_host_that_answers_others_is_busy_and_not_dead() -> None:
+    clock = FakeClock()
+    hosts = DeadHosts(clock)
+    hosts.answered(HOST)
+    clock.advance(BUSY_S - 1)
+    hosts.failed(HOST)
+    assert hosts.dead_for_s(HOST) == 0
+    clock.advance(1)
     hosts.failed(HOST)
     assert hosts.dead_for_s(HOST) == FIRST_S
 
@@ -64,6 +77,13 @@ def test_memory_is_bounded() -> None:
         hosts.failed(host)
     assert hosts.dead_for_s(many[9]) == 0
     assert all(hosts.dead_for_s(host) for host in many[10:])
+    hosts = DeadHosts(FakeClock())
+    for host in many:
+        hosts.answered(host)
+    for host in many:
+        hosts.failed(host)
+    assert all(hosts.dead_for_s(host) for host in many[:10])
+    assert not any(hosts.dead_for_s(host) for host in many[10:])
 
 
 def test_a_house_that_tries_again_soon_forgets_soon() -> None:
@@ -78,5 +98,6 @@ def test_a_house_that_tries_again_soon_forgets_soon() -> None:
     assert waited == [0.1, 0.2, 0.4, 0.5, 0.5]
     hosts.keep_within((300.0, 14400.0))
     hosts.answered(HOST)
+    clock.advance(BUSY_S)
     hosts.failed(HOST)
     assert hosts.dead_for_s(HOST) == FIRST_S

@@ -430,3 +430,31 @@ def test_a_long_transcript_keeps_its_beginning_and_its_end() -> None:
 
 def test_one_endless_line_is_left_out() -> None:
     assert bounded(["S: " + "x" * 100_000]) == ("C: (1 lines are left out here)",)
+
+
+@pytest.mark.parametrize(("answer", "kind"), [("550 5.1.1 no bob", Failed), ("450 4.2.1 bob is busy", Deferred)])
+async def test_who_was_refused_before_the_dot_is_certain_whatever_came_after(answer: str, kind: type[Outcome]) -> None:
+    async with peer({"RCPT TO:<bob": answer, ".": DROP}) as next_hop:
+        done = await attempt(next_hop)
+    assert kinds(done) == [kind, Uncertain]
+    assert str(done.outcomes[0].reply) == answer
+
+
+async def test_who_was_refused_before_a_loss_fails_and_the_others_go_to_the_second_host() -> None:
+    async with peer({"RCPT TO:<bob": "550 5.1.1 no bob", "DATA": DROP}) as first, peer() as second:
+        done = await attempt(first, second)
+    assert kinds(done) == [Failed, Delivered]
+    assert second.recipients == ["eve@there.test"]
+
+
+@pytest.mark.parametrize(
+    "answers", [{"MAIL": b"550 5.7.1 you are blocked\r\n"}, {"RCPT": "550 5.1.1 nobody here"}], ids=["MAIL", "RCPT"]
+)
+async def test_a_host_that_refuses_and_hangs_up_has_refused(answers: dict[str, str | bytes]) -> None:
+    """Without waiting for the rest of the group: what it said is its answer."""
+    dropping = {"RCPT": DROP} if "MAIL" in answers else {"DATA": DROP}
+    async with peer({**answers, **dropping}) as first, peer() as second:
+        done = await attempt(first, second)
+    assert kinds(done) == [Failed, Failed]
+    assert done.outcomes[0].reply.text in ("you are blocked", "nobody here")
+    assert second.connections == 0

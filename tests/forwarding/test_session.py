@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -16,7 +17,7 @@ from posthouse.mail.acceptance import Destination
 from posthouse.mail.address import Address, parse_address
 from posthouse.mail.content import ContentFacts
 from posthouse.mail.outcome import Deferred, Delivered, Failed, Uncertain
-from posthouse.mail.spool import SpoolRow
+from posthouse.mail.spool import AT_ONCE, SpoolRow
 from tests.fake_world import FakeClock
 from tests.forwarding.peer import DROP, EHLO, Peer, Script, peer
 from tests.forwarding.relays import THERE, Contents, attempt, attempt_in, kinds, relay_to
@@ -98,6 +99,17 @@ async def test_a_refusal_of_one_sender_is_not_remembered_for_the_next(answer: st
     assert [kinds(each) for each in done] == [[Failed], [Delivered], [Failed], [Delivered]]
     assert kinds(again[0]) == [Delivered]
     assert next_hop.connections == 2
+
+
+async def test_a_dead_host_is_asked_at_once_where_a_person_wants_it() -> None:
+    relay, ports = relay_to(None)
+    await a_claim(relay)
+    async with peer() as next_hop:
+        ports.ports["192.0.2.1"] = next_hop.port
+        (waits,) = await a_claim(relay)
+        # A claim begins with those that were due first.
+        wanted, after = await a_claim(relay, (a_row(not_before=AT_ONCE),), (a_row(message=a_message("q3")),))
+    assert (kinds(waits), kinds(wanted), kinds(after)) == ([Deferred], [Delivered], [Delivered])
 
 
 @pytest.mark.conformance("C97")
@@ -210,6 +222,75 @@ async def test_the_first_failure_of_a_kept_connection_is_not_held_against_the_me
         assert kinds(done) == [Delivered]
         assert next_hop.connections == 2
         await leave(relay)
+
+
+@pytest.mark.parametrize("farewell", ["451 4.7.1 enough of you", "452 4.5.3 too many messages", "421 4.7.0 bye", DROP])
+async def test_a_host_that_takes_one_message_in_a_connection_gets_each_in_its_own(farewell: str) -> None:
+    used: set[int] = set()
+
+    def script(line: str, number: int) -> str | None:
+        if line == ".":
+            used.add(number)
+        return farewell if line.startswith("MAIL") and number in used else None
+
+    async with peer(script) as next_hop:
+        relay, _ports = relay_to(next_hop)
+        done = await a_claim(relay, *((row,) for row in rows(4)))
+    assert [kinds(each) for each in done] == [[Delivered]] * 4
+    assert all(each.slow_down is None for each in done)
+
+
+@pytest.mark.parametrize("answer", ["451 4.3.0 later", "452 4.3.1 full"])
+async def test_where_one_host_cannot_take_any_mail_now_another_is_asked(answer: str) -> None:
+    async with peer({"MAIL": answer}) as first, peer() as second:
+        done = await attempt(first, second)
+    assert kinds(done) == [Delivered, Delivered]
+    assert first.commands[-1] == "QUIT"
+
+
+async def test_what_is_refused_for_now_says_nothing_of_the_next_message() -> None:
+    async with peer({"MAIL FROM:<ada": "451 4.3.0 later"}) as first:
+        relay, _ports = relay_to(first, None)
+        later, taken = await a_claim(relay, (a_row(),), (a_row(reverse_path=Address("eve", "here.test")),))
+    assert (kinds(later), kinds(taken)) == ([Deferred], [Delivered])
+    assert later.outcomes[0].reply.text == "later"
+
+
+async def test_what_one_host_takes_later_is_not_returned_since_another_never_can() -> None:
+    message = a_message(facts=ContentFacts(eight_bit_body=True))
+    async with peer({"MAIL": "451 4.3.0 later"}) as first, peer(ehlo="250 there.test") as second:
+        done = await attempt(first, second, rows=(a_row(message=message),))
+    assert kinds(done) == [Deferred]
+    assert second.connections == 1
+
+
+async def test_not_all_hosts_of_a_domain_are_asked_for_one_that_refuses_for_now() -> None:
+    async with peer({"MAIL": "451 4.3.0 later"}) as first, peer({"MAIL": "451 4.3.0 no"}) as second, peer() as third:
+        relay, _ports = relay_to(first, second, third)
+        done = await a_claim(relay, *((row,) for row in rows(3)))
+    assert [kinds(each) for each in done] == [[Deferred]] * 3
+    assert third.connections == 0
+
+
+async def test_whom_a_host_does_not_know_as_a_sender_now_another_will_not_either() -> None:
+    async with peer({"MAIL": "450 4.1.8 sender's domain not found"}) as first, peer() as second:
+        done = await attempt(first, second)
+    assert kinds(done) == [Deferred, Deferred]
+    assert second.connections == 0
+
+
+async def test_a_host_that_refuses_one_connection_of_several_is_busy() -> None:
+    def script(line: str, number: int) -> str | None:
+        return DROP if line == "" and number == 2 else None
+
+    async with peer(script) as next_hop:
+        relay, _ports = relay_to(next_hop)
+        first, second, third = relay.session(THERE), relay.session(THERE), relay.session(THERE)
+        assert kinds(await first.attempt((a_row(),))) == [Delivered]
+        assert kinds(await second.attempt((a_row(),))) == [Deferred]
+        assert kinds(await third.attempt((a_row(),))) == [Delivered]
+        for session in (first, second, third):
+            await session.close()
 
 
 async def test_a_connection_waits_only_after_a_message_that_was_taken() -> None:
@@ -388,6 +469,20 @@ async def test_after_the_dot_its_owner_must_decide() -> None:
     assert kinds(done) == [Uncertain, Uncertain]
     assert "posthouse queue release" in done.outcomes[0].reply.text
     assert next_hop.connections == 1
+
+
+async def test_only_who_may_get_it_is_marked() -> None:
+    marked: list[int] = []
+
+    async def mark(rows: Sequence[SpoolRow]) -> bool:
+        marked.extend(row.recipient_number for row in rows)
+        return True
+
+    answers: dict[str, str | bytes] = {"AUTH": "235 2.7.0 in", "RCPT TO:<r1@": "550 5.1.1 nobody", ".": DROP}
+    async with peer(answers, WITH_LOGIN) as next_hop:
+        done = await attempt_in(own_server(next_hop).session(VIA, mark=mark), rows(3))
+    assert kinds(done) == [Uncertain, Failed, Uncertain]
+    assert marked == [0, 2]
 
 
 async def test_other_mail_needs_no_mark() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from posthouse.mail.address import parse_address
 from posthouse.mail.ids import QueueId
-from posthouse.mail.journey import Reported
+from posthouse.mail.journey import Attempted, Reported
 from posthouse.mail.story import tell
 from posthouse.storage.interfaces import Storage
 from tests.house.test_forwarding import maildrop, until_served
@@ -115,6 +115,22 @@ def test_an_alias_keeps_the_null_path_null(here: RunningHouse, there: RunningHou
     assert parsed(letter)["Return-Path"] == "<>"
     forward(here, "", "dead@here.test")
     assert arrived(there, CARL) == []
+
+
+def test_a_sender_longer_than_rfc_5321_says_is_taken_and_its_report_finds_back(
+    here: RunningHouse, there: RunningHouse
+) -> None:
+    """Senders that other houses have rewritten often are. To houses that keep to the limit we lead a short one on."""
+    sender = f"SRS0={'h' * 60}=tt=far.test={'u' * 60}@relay.test"
+    forward(here, sender, "away@here.test")
+    (letter,) = arrived(there, BOB)
+    back = parsed(letter)["Return-Path"].strip("<>")
+    assert len(back.rpartition("@")[0]) <= 64
+    queue_id = forward(here, "", back)
+    events = here.ask(lambda storage: storage.journey.read(QueueId(queue_id)))
+    assert [event.forward_path for event in events if isinstance(event, Attempted)] == [sender]
+    forward(here, sender, ADA)
+    assert parsed(arrived(here, ADA)[-1])["Return-Path"] == f"<{sender}>"
 
 
 @pytest.mark.conformance("C83", "C181", "C294")

@@ -10,9 +10,9 @@ A fault is the answer of class 4 or 5, `421` with the end of the connection, the
 octets that are no reply, a line or a reply without end, an answer of a class that does not fit (354; to DATA and
 inside content 250), or a reply that drips and never ends.
 
-The table follows four rules. What the first host answers counts. Where it ends the session instead, with `421` or
-without, the second one is asked. Once the final dot was sent, nobody else is asked but after a `421`. And nothing is
-returned but for a 5yz.
+The table follows four rules. What the first host answers counts, but for 4yz to MAIL, which says that it takes nothing
+at the moment. Where it ends the session instead, with `421` or without, the second one is asked. Once the final dot was
+sent, nobody else is asked but after a `421`. And nothing is returned but for a 5yz.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ TABLE = """
            | 4yz         | 5yz       | 421       | drop        | reset       | hang        | garbage     | endless line | endless reply | wrong class | drip
 connect    | -           | -         | -         | 2nd/later   | -           | 2nd/later   | -           | -            | -             | -           | -
 greeting   | 2nd/later   | 2nd/back  | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
-EHLO       | 2nd/later   | 2nd/back  | 2nd/later | 1st/1st     | 1st/1st     | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
+EHLO       | 2nd/later   | 1st/1st   | 2nd/later | 1st/1st     | 1st/1st     | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
 HELO       | 2nd/later   | 2nd/back  | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
 STARTTLS   | 1st/1st     | 1st/1st   | 1st/1st   | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st      | 1st/1st       | 1st/1st     | 1st/1st
 handshake  | 1st/1st     | 1st/1st   | 1st/1st   | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st      | 1st/1st       | 1st/1st     | 1st/1st
 STARTTLS!  | 2nd/later   | 2nd/later | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
 handshake! | 2nd/later   | 2nd/later | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
-MAIL       | later/later | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
+MAIL       | 2nd/later   | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
 RCPT       | later/later | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
 DATA       | later/later | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
 content    | later/later | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later   | 2nd/later    | 2nd/later     | 2nd/later   | 2nd/later
@@ -56,7 +56,8 @@ content    | later/later | back/back | 2nd/later | 2nd/later   | 2nd/later   | 2
 RSET       | 1st/1st     | 1st/1st   | 1st/1st   | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st      | 1st/1st       | 1st/1st     | 1st/1st
 QUIT       | 1st/1st     | 1st/1st   | 1st/1st   | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st     | 1st/1st      | 1st/1st       | 1st/1st     | 1st/1st
 """  # noqa: E501
-"""At `HELO` the host has said that it knows no EHLO. Who drops us at EHLO is asked again, by HELO.
+"""At `HELO` the host has said that it knows no EHLO. Who drops us at EHLO, or answers it with 5yz, is asked again,
+by HELO.
 
 Where TLS fails, the mail goes in clear over a fresh connection; with a `!` TLS is required. At `RSET` a message went
 ahead whose recipient is unknown."""

@@ -173,7 +173,7 @@ async def test_a_server_that_leaves_after_the_handshake(server_tls: ssl.SSLConte
 async def test_a_server_that_refuses_ehlo_after_the_handshake(
     server_tls: ssl.SSLContext, anybody: ssl.SSLContext
 ) -> None:
-    async with connected(*AGREED, StartTls(server_tls), Expect("EHLO"), Send("554 no"), Hang()) as (ours, _peer):
+    async with connected(*AGREED, StartTls(server_tls), Expect("EHLO"), Send("521 no"), Hang()) as (ours, _peer):
         await ours.start()
         with pytest.raises(ConnectionFailed) as raised:
             await ours.start_tls(anybody, "peer.test")

@@ -78,7 +78,11 @@ class TestContents:
         postfix.start()
         with house_routing_to(tmp_path, postfix.port) as house:
             maildrop.submit(house, [BEN], CONTENTS)
-            messages = postfix.wait_for_messages(BEN, len(CONTENTS))
+            try:
+                messages = postfix.wait_for_messages(BEN, len(CONTENTS))
+            except TimeoutError as timeout:
+                timeout.add_note(house.log.getvalue()[-4000:])
+                raise
             wait_until(lambda: maildrop.queue_length(house) == 0, "the queue did not become empty")
             assert maildrop.count(house) == 0
         # A Maildir's lines end in LF.

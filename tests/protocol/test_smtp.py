@@ -8,6 +8,7 @@ import pytest
 
 from posthouse.config import parse as parse_config
 from posthouse.mail.acceptance import Notify, Ret
+from posthouse.mail.address import Address
 from posthouse.mail.reply import Reply
 from posthouse.protocol.events import Command
 from posthouse.protocol.smtp import VERBS, Context, Hello, Mail, Recipient, parse_argument, split_line
@@ -109,6 +110,18 @@ def test_lengths_of_paths(path: str, fits: bool) -> None:
     else:
         assert isinstance(parsed, Reply)
         assert (str(parsed.enhanced), parsed.text) == ("5.1.3", "Path too long")
+
+
+@pytest.mark.conformance("C37")
+@pytest.mark.parametrize(("octets", "fits"), [(65, True), (247, True), (248, False), (2000, False)])
+def test_the_local_part_of_a_sender_may_fill_the_path(octets: int, fits: bool) -> None:
+    """Whoever rewrites senders makes them long; a refusal would lose all mail from there."""
+    parsed = parse(f"MAIL FROM:<{'s' * octets}@b.test>")
+    if fits:
+        assert isinstance(parsed, Mail)
+        assert parsed.reverse_path == Address("s" * octets, "b.test")
+    else:
+        assert str(parsed) == "501 5.1.7 Path too long"
 
 
 @pytest.mark.conformance("C26")

@@ -248,7 +248,7 @@ def test_what_was_not_asked_is_not_answered() -> None:
 
 
 @pytest.mark.conformance("C91")
-@pytest.mark.parametrize("code", [500, 502, 504])
+@pytest.mark.parametrize("code", [500, 501, 502, 503, 504, 550, 554, 599])
 def test_a_peer_without_ehlo_is_greeted_with_helo(code: int) -> None:
     client = SmtpClient("c.test")
     client.receive(f"220 old\r\n{code} what\r\n250 old\r\n".encode())
@@ -260,7 +260,7 @@ def test_a_peer_without_ehlo_is_greeted_with_helo(code: int) -> None:
 
 
 @pytest.mark.conformance("C91")
-@pytest.mark.parametrize("code", [421, 450, 501, 521, 550, 554, 599])
+@pytest.mark.parametrize("code", [421, 450, 521])
 def test_a_peer_that_refuses_ehlo_for_a_reason_is_believed(code: int) -> None:
     client = SmtpClient("c.test")
     client.receive(f"220 old\r\n{code} no\r\n".encode())
@@ -519,3 +519,25 @@ def _act(client: SmtpClient, action: str) -> None:
             client.reset()
         case _:
             client.quit()
+
+
+@pytest.mark.parametrize("offered", [("PIPELINING",), ("PIPELINING", "CHUNKING"), ()])
+@pytest.mark.parametrize("replies", [b"550 no\r\n", b"250 ok\r\n550 no\r\n"])
+def test_a_peer_that_refuses_and_hangs_up_has_refused(offered: tuple[str, ...], replies: bytes) -> None:
+    client = ready(*offered)
+    client.begin(transaction())
+    client.receive(replies)
+    client.receive(b"")
+    ended = client.next_event()
+    assert isinstance(ended, TransactionEnded)
+    assert ended.final is None
+    assert (ended.recipients[0] or ended.mail).code == 550
+
+
+def test_a_peer_that_hangs_up_before_it_has_answered_all_has_not() -> None:
+    client = ready("PIPELINING")
+    client.begin(transaction(recipients=(ClientRecipient(TO),) * 2))
+    client.receive(b"250 ok\r\n550 no\r\n")
+    client.receive(b"")
+    assert client.next_event() is CLOSED
+    assert [reply and reply.code for reply in client.recipient_replies] == [550, None]

@@ -58,6 +58,13 @@ class ReportWriter:
         self._admission = admission
         self._random = random
 
+    async def true_sender(self, reverse_path: Address) -> Address | None:
+        """Whom a report to a reverse-path goes to; None: it leads nowhere. Raises StorageError.
+
+        A row that an alias led elsewhere has a sender that was rewritten, and its report may come late.
+        """
+        return await self._admission.open(reverse_path, None)
+
     async def add(
         self, reports: Reports, original: OriginalMessage, told: tuple[RecipientStatus, ...], now: float
     ) -> None:
@@ -67,8 +74,7 @@ class ReportWriter:
         """
         hostname = self._admission.rules.hostname
         queue_id = new_queue_id(now, self._random)
-        # A row that an alias led elsewhere has a sender that was rewritten, and its report may come late.
-        sender = await self._admission.open(original.reverse_path, None)
+        sender = await self.true_sender(original.reverse_path)
         if sender is None:
             reports.events += reported(original.queue_id, told, now, None, SENDER_LEADS_NOWHERE)
             return

@@ -97,7 +97,7 @@ class Rewriter:
         for event in await self._journeys.read(queue_id):
             if isinstance(event, Accepted):
                 try:
-                    return parse_address(event.reverse_path)
+                    return parse_address(event.reverse_path, long=True)
                 except AddressError:
                     return None
         return None

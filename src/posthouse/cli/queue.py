@@ -19,7 +19,7 @@ from posthouse.cli.common import (
 )
 from posthouse.mail.ids import QUEUE_ID_PATTERN, QueueId
 from posthouse.mail.journey import Operated
-from posthouse.mail.spool import SpoolRow
+from posthouse.mail.spool import AT_ONCE, SpoolRow
 from posthouse.mail.words import count, duration, size
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def queue_show(queue_id: QueueIdArgument, config: ConfigOption = None, json: Jso
 @queue.command("retry")
 def queue_retry(queue_id: QueueIdArgument, config: ConfigOption = None) -> None:
     """Try a message again at once, or send again what may have arrived."""
-    _operate(config, queue_id, "retry", "due at once", lambda spool, id_, event: spool.retry(id_, event.at, event))
+    _operate(config, queue_id, "retry", "due at once", lambda spool, id_, event: spool.retry(id_, AT_ONCE, event))
 
 
 @queue.command("hold")

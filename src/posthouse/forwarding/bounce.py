@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from posthouse.admission.reports import Reports, ReportWriter, reported
 from posthouse.forwarding.pace import ReportPace
@@ -37,11 +37,14 @@ class Bouncer:
         self._writer = writer
         self._pace = pace
 
-    def in_pace(self, verdicts: Sequence[Verdict], now: float) -> list[Verdict]:
+    async def in_pace(self, verdicts: Sequence[Verdict], now: float) -> list[Verdict]:
         """The verdicts of one attempt; where the sender's turn has not come, without the reports that can wait."""
         sender = verdicts[0].row.reverse_path
         if sender is None or not any(verdict.report in _CAN_WAIT for verdict in verdicts):
             return list(verdicts)
+        with suppress(StorageError):
+            # Aliases rewrite one sender in many ways; it is the same person who is told.
+            sender = await self._writer.true_sender(sender) or sender
         wait_s = self._pace.wait_s(sender)
         if not wait_s:
             return list(verdicts)

@@ -87,7 +87,7 @@ class ClientTls:
 class OpenConnection:
     """A host that has greeted us and waits for MAIL.
 
-    `fresh`: nothing was asked of it yet. `waited`: it stood idle, and nobody knows whether it is good for more.
+    `fresh`: nothing was asked of it yet.
     `clean`: the last message was taken; after any other end, the next transaction begins with RSET.
     `by_helo`: it was lost at EHLO and answers HELO; what it would have offered, nobody knows.
     """
@@ -95,7 +95,6 @@ class OpenConnection:
     connection: SmtpConnection
     target: Target
     fresh: bool = True
-    waited: bool = False
     by_helo: bool = False
     clean: bool = False
     recipients_limit: int = RECIPIENTS_LIMIT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ FIRST_S = 60.0
 GROWTH = 2.0
 LONGEST_S = 900.0
 """Above the first intervals of the schedule: a host that has been dead for long is asked less often than it is due."""
+BUSY_S = 10.0
+"""A host that answered so short a time ago is not dead: it takes no more connections at the moment."""
 HOSTS_LIMIT = 10_000
 
 
@@ -31,6 +34,7 @@ class DeadHosts:
         self._clock = clock
         self._first_s, self._longest_s = FIRST_S, LONGEST_S
         self._dead: OrderedDict[Endpoint, _Dead] = OrderedDict()
+        self._answered_at: OrderedDict[Endpoint, float] = OrderedDict()
 
     def keep_within(self, intervals_s: Sequence[float]) -> None:
         """A house that tries again sooner than usual also forgets sooner: nobody's next attempt is left out by it."""
@@ -43,8 +47,10 @@ class DeadHosts:
         return max(0.0, known.until - self._clock.monotonic()) if known is not None else 0.0
 
     def failed(self, host: Endpoint) -> None:
-        """It did not answer. Several connections that fail together count as one failure."""
+        """It did not answer. Several connections that fail together count as one failure; it answers others: none."""
         now = self._clock.monotonic()
+        if now - self._answered_at.get(host, -math.inf) < BUSY_S:
+            return
         known = self._dead.get(host)
         if known is None:
             known = self._dead[host] = _Dead(self._first_s, now + self._first_s)
@@ -56,5 +62,9 @@ class DeadHosts:
             self._dead.popitem(last=False)
 
     def answered(self, host: Endpoint) -> None:
-        """It greeted us: what was is forgotten."""
+        """It greeted us, or took part in a transaction: what was is forgotten."""
         self._dead.pop(host, None)
+        self._answered_at[host] = self._clock.monotonic()
+        self._answered_at.move_to_end(host)
+        if len(self._answered_at) > HOSTS_LIMIT:
+            self._answered_at.popitem(last=False)

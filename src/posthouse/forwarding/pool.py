@@ -29,7 +29,6 @@ class Pool:
             if self._idle[index][1].target == target:
                 _since, found = self._idle.pop(index)
                 if found.is_quiet:
-                    found.waited = True
                     return found
                 found.connection.abort()
         return None

@@ -60,6 +60,8 @@ class HostSearch:
         self.next_hop = ""
         self.address = ""
         self.pressure: Reply | None = None
+        self.asks_dead = False
+        """Whether hosts are asked that were found dead a moment ago: where a person wants it."""
 
     @property
     def has_begun(self) -> bool:
@@ -83,6 +85,10 @@ class HostSearch:
     def skip_host(self) -> None:
         """Another address of the same host would not help."""
         self._addresses.clear()
+
+    def still_there(self, opened: OpenConnection) -> None:
+        """The host answered a transaction: it is not dead, whatever other connections meet with."""
+        self._ways.hosts.answered(opened.target.endpoint)
 
     async def open(self, transcript: list[str]) -> OpenConnection | None:
         """A connection to the first host, of those not tried yet, that greets us. Else `failure` tells why."""
@@ -145,7 +151,7 @@ class HostSearch:
         idle = self._ways.pool.take(target)
         if idle is not None:
             return idle
-        left_alone_s = self._ways.hosts.dead_for_s(target.endpoint)
+        left_alone_s = 0.0 if self.asks_dead else self._ways.hosts.dead_for_s(target.endpoint)
         if left_alone_s:
             self._skipped_for_s = min(left_alone_s, self._skipped_for_s or left_alone_s)
             self.failure = worse(self.failure, _left_alone(hop, address))

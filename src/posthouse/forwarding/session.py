@@ -21,9 +21,11 @@ from posthouse.forwarding.transaction import (
     NOT_ASKED,
     OWNER_DECIDES,
     TOO_LARGE,
+    is_about_address,
     needs_utf8,
     outcome_of,
     pressure,
+    refused_recipients,
     said_421,
     transaction,
     unsuitable,
@@ -95,6 +97,7 @@ class RelaySession:
         self._transcript = []
         self._passes_reports_on = False
         self._slow_down = None
+        self._search.asks_dead = any(row.wanted_at_once for row in rows)
         tried = await self._try(rows)
         left_alone_s = self._search.skipped_for_s
         return Attempt(
@@ -134,12 +137,15 @@ class RelaySession:
 
     async def _try(self, rows: Rows) -> _Tried:
         broken: _Tried | None = None
+        refused: _Tried | None = None
         refusals: list[Reply] = []
         while self._given_up is None:
             opened = await self._connected()
             if opened is None:
                 if broken is not None:
                     return self._broken(broken)
+                if refused is not None:
+                    return refused
                 if refusals:
                     return self._fits_nowhere(refusals, rows)
                 self._given_up = self._search.failure or Deferred(NOT_ANSWERED, from_peer=False)
@@ -158,9 +164,15 @@ class RelaySession:
                     refusals.append(refusal)
                 if await self._leave_for_others(fresh=fresh, tried=tried):
                     continue
-                return self._broken(broken) if broken is not None else self._fits_nowhere(refusals, rows)
+                if broken is not None:
+                    return self._broken(broken)
+                return refused or self._fits_nowhere(refusals, rows)
+            was_clean = opened.clean
             tried_now = await self._deliver(opened, rows[: opened.recipients_limit])
-            if await self._was_only_tired(opened, tried_now):
+            if was_clean and await self._was_only_tired(tried_now):
+                continue
+            if fresh and refused is None and await self._may_be_taken_elsewhere(tried_now):
+                refused = tried_now
                 continue
             if tried_now.alive:
                 self._breaks = 0
@@ -190,13 +202,23 @@ class RelaySession:
                 self._reached()
         return self._opened
 
-    async def _was_only_tired(self, opened: OpenConnection, tried: _Tried) -> bool:
-        """Whether a connection that waited idle took nothing more: that says nothing about the message."""
-        waited, opened.waited = opened.waited, False
-        if not (waited and tried.alive and tried.mail is not None and tried.mail.is_transient):
+    async def _was_only_tired(self, tried: _Tried) -> bool:
+        """Whether a connection that has taken a message takes nothing more: that says nothing about the next one."""
+        if not (tried.alive and tried.mail is not None and tried.mail.is_transient):
             return False
         await self._quit()
         self._search.restart()
+        return True
+
+    async def _may_be_taken_elsewhere(self, tried: _Tried) -> bool:
+        """Leave a host that takes no mail at the moment for the next (RFC 5321 §5.1); one of them, not all."""
+        refused = tried.mail is not None and tried.mail.is_transient and not is_about_address(tried.mail)
+        if not (tried.alive and refused):
+            return False
+        self._search.skip_host()
+        if not self._search.can_go_on:
+            return False
+        await self._quit()
         return True
 
     async def _leave_for_others(self, *, fresh: bool, tried: bool) -> bool:
@@ -238,11 +260,13 @@ class RelaySession:
         self._passes_reports_on = "DSN" in connection.extensions
         try:
             async with aclosing(self._octets(rows)) as chunks:
-                ended = await connection.deliver(transaction(rows), chunks, before_end=self._before_end(rows))
+                note = self._before_end(rows, connection)
+                ended = await connection.deliver(transaction(rows), chunks, before_end=note)
             too_many = were_too_many(ended)
             if too_many:
                 opened.recipients_limit = max(1, min(too_many))
             self._slow_down = pressure(ended)
+            self._search.still_there(opened)
             opened.clean = ended.final is not None and ended.final.is_positive
             tried = [index for index in range(len(rows)) if index not in too_many]
             return _Tried(
@@ -254,22 +278,33 @@ class RelaySession:
         except ContentUnfit:
             return _Tried(rows, (Failed(CONTENT_UNFIT, from_peer=False),) * len(rows))
         except ConnectionBroke as exc:
-            if exc.final_dot_sent:
-                return _Tried(rows, (Uncertain(OWNER_DECIDES if self._mark else MAY_HAVE_ARRIVED),) * len(rows))
-            text = f"The connection was lost: {exc}"
-            return _Tried(rows, (Deferred(reply(451, "4.4.2", text), from_peer=False),) * len(rows))
+            return self._after_loss(exc, rows)
         finally:
             # Each attempt tells its own part of the dialogue; the connection keeps none of it.
             self._transcript += connection.transcript
             connection.transcript.clear()
 
-    def _before_end(self, rows: Rows) -> Callable[[], Awaitable[None]] | None:
+    def _after_loss(self, loss: ConnectionBroke, rows: Rows) -> _Tried:
+        """A connection that was lost says nothing of those who were refused before: their outcome is known."""
+        refused = refused_recipients(loss.recipients)
+        if loss.final_dot_sent:
+            unknown = Uncertain(OWNER_DECIDES if self._mark else MAY_HAVE_ARRIVED)
+            return _Tried(rows, tuple(refused.get(index, unknown) for index in range(len(rows))))
+        failed = {index: outcome for index, outcome in refused.items() if isinstance(outcome, Failed)}
+        if failed:
+            # The others, if there are any, may still be taken elsewhere, at once.
+            return _Tried(tuple(rows[index] for index in failed), tuple(failed.values()))
+        text = f"The connection was lost: {loss}"
+        return _Tried(rows, (Deferred(reply(451, "4.4.2", text), from_peer=False),) * len(rows))
+
+    def _before_end(self, rows: Rows, connection: SmtpConnection) -> Callable[[], Awaitable[None]] | None:
         mark = self._mark
         if mark is None:
             return None
 
         async def note() -> None:
-            if not await mark(rows):
+            refused = refused_recipients(connection.recipient_replies)
+            if not await mark([row for index, row in enumerate(rows) if index not in refused]):
                 raise ClaimLost
 
         return note

@@ -62,7 +62,7 @@ class Settler:
             )
             for row, outcome in zip(attempt.rows, attempt.outcomes, strict=True)
         ]
-        verdicts = self._bouncer.in_pace(verdicts, now)
+        verdicts = await self._bouncer.in_pace(verdicts, now)
         settled: bool | None = None
         tries = 0
         while settled is None:

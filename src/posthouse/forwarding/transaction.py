@@ -87,17 +87,26 @@ def outcome_of(ended: TransactionEnded, index: int) -> Outcome:
     answer = ended.recipients[index]
     if answer is None:
         return Deferred(NOT_ANSWERED, from_peer=False)
-    if answer.code == 552:
-        # RFC 5321 §4.5.3.1.10: an old way to say "too many recipients".
-        return Deferred(answer)
     if not answer.is_positive:
-        return by_reply(answer)
+        return _refused(answer)
     if ended.final is not None:
         return by_reply(ended.final)
     if ended.data is None:
         return Deferred(NOT_ANSWERED, from_peer=False)
     # A 2yz to DATA promises nothing: the content was never sent.
     return Failed(ended.data) if ended.data.is_permanent else Deferred(ended.data)
+
+
+def refused_recipients(answers: Sequence[Reply | None]) -> dict[int, Outcome]:
+    """Those whose outcome is known by their own reply, whatever became of the content."""
+    return {
+        index: _refused(answer) for index, answer in enumerate(answers) if answer is not None and not answer.is_positive
+    }
+
+
+def _refused(answer: Reply) -> Outcome:
+    # 552: an old way to say "too many recipients" (RFC 5321 §4.5.3.1.10).
+    return Deferred(answer) if answer.code == 552 else by_reply(answer)
 
 
 def by_reply(answer: Reply, *, from_peer: bool = True) -> Outcome:
@@ -118,7 +127,7 @@ def were_too_many(ended: TransactionEnded) -> frozenset[int]:
     return frozenset(
         index
         for index, answer in enumerate(ended.recipients)
-        if answer is None or (answer.code in (452, 552) and not _is_about_address(answer))
+        if answer is None or (answer.code in (452, 552) and not is_about_address(answer))
     )
 
 
@@ -144,12 +153,12 @@ def asks_to_slow_down(answer: Reply, *, of_one: bool = False) -> bool:
     """Whether a reply at connect, MAIL or RCPT is about how much we send. `of_one`: it may be about one mailbox."""
     if answer.code == 421:
         return True
-    if not 450 <= answer.code < 460 or _is_about_address(answer):
+    if not 450 <= answer.code < 460 or is_about_address(answer):
         return False
     return answer.code == 451 or not of_one or answer.enhanced is not None
 
 
-def _is_about_address(answer: Reply) -> bool:
+def is_about_address(answer: Reply) -> bool:
     """X.1.z and X.2.z are about an address or its mailbox (RFC 3463 §3.2, §3.3)."""
     return answer.enhanced is not None and answer.enhanced.subject in (1, 2)
 

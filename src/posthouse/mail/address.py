@@ -104,9 +104,11 @@ def quoted(plain: str) -> str:
 
 
 @lru_cache(CACHED_ADDRESSES)
-def parse_address(text: str, *, utf8: bool = True) -> Address:
+def parse_address(text: str, *, utf8: bool = True, long: bool = False) -> Address:
     """Parse `local-part@domain`, all of it. `utf8` says whether internationalised addresses may stand here.
 
+    `long`: the local part may fill the path. Reverse-paths of houses that rewrite senders, or count what comes back,
+    often have more than 64 octets, and other servers take them.
     Raises AddressError, AddressTooLong or AddressNeedsUtf8.
     """
     if not text.isascii() and not utf8:
@@ -116,7 +118,7 @@ def parse_address(text: str, *, utf8: bool = True) -> Address:
     local_part, at, domain = _split(text)
     if not at or not local_part or not domain:
         raise AddressError("an address is local-part@domain")
-    address = Address(_checked_local_part(local_part), parse_domain(domain))
+    address = Address(_checked_local_part(local_part, long=long), parse_domain(domain))
     if len(str(address).encode()) + 2 > MAX_PATH_OCTETS:
         raise AddressTooLong("the path is longer than 256 octets")
     return address
@@ -133,8 +135,8 @@ def _split(text: str) -> tuple[str, str, str]:
     return local_part, rest[:1] if rest.startswith("@") else "", rest[1:]
 
 
-def _checked_local_part(local_part: str) -> str:
-    if len(local_part.encode("utf-8", "surrogatepass")) > MAX_LOCAL_PART_OCTETS:
+def _checked_local_part(local_part: str, *, long: bool) -> str:
+    if not long and len(local_part.encode("utf-8", "surrogatepass")) > MAX_LOCAL_PART_OCTETS:
         raise AddressTooLong("the local part is longer than 64 octets")
     if not (_DOT_STRING.match(local_part) or _QUOTED_STRING.match(local_part)):
         raise AddressError("the local part is neither a dot-string nor a quoted string")

@@ -10,6 +10,9 @@ from posthouse.mail.content import ContentFacts
 from posthouse.mail.ids import ContentId, QueueId
 from posthouse.mail.journey import JourneyEvent
 
+AT_ONCE = 0.0
+"""The `not_before` of what a person wants to be tried now, whatever is remembered of its hosts."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueDepth:
@@ -67,6 +70,11 @@ class SpoolRow:
     """Since when the final dot may have left through the identity's own server (`mark_sending`)."""
     deaths: int = 0
     """How many processes in a row died with a claim on it."""
+
+    @property
+    def wanted_at_once(self) -> bool:
+        """Whether a person asked for this attempt (`queue retry`)."""
+        return self.not_before <= AT_ONCE
 
     @property
     def may_have_arrived(self) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from posthouse.mail.reply import Reply
@@ -127,6 +128,11 @@ class SmtpConnection:
         return self._smtp.limits
 
     @property
+    def recipient_replies(self) -> tuple[Reply | None, ...]:
+        """What the recipients of the transaction under way were answered by now."""
+        return self._smtp.recipient_replies
+
+    @property
     def may_carry_another(self) -> bool:
         """Whether another transaction may begin here: the peer is there, idle, and has not had its MAILMAX."""
         return not self._in_transaction and self._smtp.has_room and not self.stream.is_lost
@@ -214,12 +220,23 @@ class SmtpConnection:
     async def login(self, login: str, password: str, *, in_clear: bool = False) -> Reply:
         """AUTH by the strongest mechanism offered; 235, or why not. `in_clear`: without TLS, too, as on loopback.
 
+        Many servers offer SCRAM to all and have verifiers for some: one that refuses it, and whose certificate was
+        verified, is told the password itself. Nobody in the middle can ask for that.
+
         Raises LoginImpossible (nothing was tried), PeerUntrusted (dropped), ConnectionBroke.
         """
         if not (in_clear or self.stream.is_tls):
             raise LoginImpossible("a login is not sent in clear")
+        answer = await self._login(login, password)
+        verified = self.tls is not None and self.tls.verified
+        if verified and answer.is_permanent and self._smtp.weaker_mechanisms:
+            with suppress(ConnectionBroke):
+                answer = await self._login(login, password, weaker=True)
+        return answer
+
+    async def _login(self, login: str, password: str, *, weaker: bool = False) -> Reply:
         try:
-            self._smtp.login(login, password, secrets.token_urlsafe(NONCE_OCTETS))
+            self._smtp.login(login, password, secrets.token_urlsafe(NONCE_OCTETS), weaker=weaker)
         except LocalProtocolError as exc:
             # What the peer offers and what stands in the configuration are no bugs of ours.
             raise LoginImpossible(f"cannot log in: {exc}") from exc
@@ -430,7 +447,7 @@ class SmtpConnection:
         return self._broke(text)
 
     def _broke(self, text: str) -> ConnectionBroke:
-        return ConnectionBroke(text, final_dot_sent=self._final_dot_sent)
+        return ConnectionBroke(text, final_dot_sent=self._final_dot_sent, recipients=self.recipient_replies)
 
 
 def _hello_name(name: str, stream: Stream) -> str:

@@ -38,8 +38,12 @@ class PeerUntrusted(ConnectionFailed):
 
 
 class ConnectionBroke(Exception):
-    """The connection was lost during a transaction. After `final_dot_sent`, the message may have arrived."""
+    """The connection was lost during a transaction. After `final_dot_sent`, the message may have arrived.
 
-    def __init__(self, text: str, *, final_dot_sent: bool) -> None:
+    `recipients`: what those of the transaction were answered before; None, or nothing at all, where they were not.
+    """
+
+    def __init__(self, text: str, *, final_dot_sent: bool, recipients: tuple[Reply | None, ...] = ()) -> None:
         super().__init__(text)
         self.final_dot_sent = final_dot_sent
+        self.recipients = recipients

@@ -340,7 +340,7 @@ def _mailbox(path: str, refusals: _PathRefusals, utf8: bool) -> Address:
                 raise Refused(refusals.syntax)
             _check_domain(hop[1:], refusals.syntax)
     try:
-        return parse_address(path, utf8=utf8)
+        return parse_address(path, utf8=utf8, long=refusals is _SENDER)
     except AddressNeedsUtf8 as exc:
         raise Refused(NEEDS_UTF8) from exc
     except AddressTooLong as exc:

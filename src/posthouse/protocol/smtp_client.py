@@ -16,7 +16,7 @@ from posthouse.protocol.events import CLOSED, NEED_DATA, Signal
 from posthouse.protocol.lines import BadLine, EndlessLine, LineBuffer
 from posthouse.protocol.sasl import SaslError
 from posthouse.protocol.smtp import MAX_COMMAND_LINE_OCTETS
-from posthouse.protocol.smtp_client_auth import ClientExchange, begin_exchange
+from posthouse.protocol.smtp_client_auth import ClientExchange, begin_exchange, weaker_than
 from posthouse.protocol.smtp_client_content import ChunkedContent, ContentUnfit, DottedContent
 from posthouse.protocol.smtp_client_envelope import hello_name, mail_line, recipient_line
 from posthouse.protocol.smtp_client_events import (
@@ -96,8 +96,8 @@ class Awaiting(Enum):
 
 _WITHOUT_ENHANCED_CODE = frozenset({Awaiting.GREETING, Awaiting.EHLO, Awaiting.HELO})
 _MAY_CONTINUE = frozenset({Awaiting.AUTH, Awaiting.DATA})
-_NO_EHLO_HERE = frozenset({500, 502, 504})
-"""What a server says that has never heard of EHLO (RFC 5321 §3.2)."""
+_NO_MAIL_HERE = 521
+"""There is no mail service at all (RFC 7504): HELO would hear it, too."""
 
 
 class SmtpClient:
@@ -116,6 +116,7 @@ class SmtpClient:
         self._exchange: ClientExchange | None = None
         self._challenge: str | None = None
         self._fault: str | None = None
+        self._mechanism = ""
         self._tally = Tally()
         self._end_of_input = False
         self._upgrading = False
@@ -142,17 +143,27 @@ class SmtpClient:
         self.extensions, self.limits = {}, Limits()
         self._send_hello()
 
-    def login(self, login: str, password: str, nonce: str) -> None:
+    def login(self, login: str, password: str, nonce: str, *, weaker: bool = False) -> None:
         """AUTH by the strongest mechanism that is offered; AuthReplied follows, perhaps after Challenged.
+
+        `weaker`: by one that is weaker than the last that was tried.
 
         `nonce` is random, printable ASCII without a comma. Raises LocalProtocolError where it cannot be tried.
         """
         self._require_idle()
-        exchange = begin_exchange(parse_mechanisms(self.extensions), login, password, nonce)
+        offered = self.weaker_mechanisms if weaker else parse_mechanisms(self.extensions)
+        exchange = begin_exchange(offered, login, password, nonce)
         command = f"AUTH {exchange.mechanism}"
         first = exchange.begin(MAX_COMMAND_LINE_OCTETS - len(command) - 3)
-        self._exchange, self._fault = exchange, None
+        self._exchange, self._fault, self._mechanism = exchange, None, exchange.mechanism
         self._send(command if first is None else f"{command} {first.decode()}", Awaiting.AUTH)
+
+    @property
+    def weaker_mechanisms(self) -> frozenset[str]:
+        """What is offered beside the mechanism that was tried last, and weaker; nothing where the peer has left."""
+        if not self._mechanism or self._closed:
+            return frozenset()
+        return weaker_than(self._mechanism, parse_mechanisms(self.extensions))
 
     def answer_challenge(self) -> None:
         """After Challenged: send the response, or cancel where the peer is not to be trusted."""
@@ -252,6 +263,11 @@ class SmtpClient:
         return self._closed
 
     @property
+    def recipient_replies(self) -> tuple[Reply | None, ...]:
+        """What the recipients of the transaction under way were answered by now."""
+        return tuple(self._progress.recipients) if self._progress is not None else ()
+
+    @property
     def awaiting(self) -> Awaiting | None:
         """What the next reply answers."""
         return self._awaiting[0] if self._awaiting else None
@@ -292,7 +308,8 @@ class SmtpClient:
             if not self._end_of_input:
                 return NEED_DATA
             self._closed = True
-            return None
+            # Who refuses and hangs up, without a word to the rest of the group, has refused.
+            return self._end_transaction(None) if self._progress is not None and self._progress.is_refused else None
         if isinstance(line, BadLine):
             raise RemoteProtocolError(f"the peer's reply has a bad line: {line.fault.name}")
         enhanced = not self._awaiting or self._awaiting[0] not in _WITHOUT_ENHANCED_CODE
@@ -355,7 +372,9 @@ class SmtpClient:
             self.extensions = parse_extensions(reply.text) if extended else {}
             self.limits = parse_limits(self.extensions)
             return Ready(reply, extended)
-        if extended and reply.code in _NO_EHLO_HERE:
+        if extended and reply.is_permanent and reply.code != _NO_MAIL_HERE:
+            # 500 and 502 are usual where nobody has heard of EHLO (RFC 5321 §3.2), but old servers and boxes in between
+            # say 501, 503, 504, 550, 554; who has another reason tells HELO the same.
             self._send(f"HELO {self._name}", Awaiting.HELO)
             return None
         return HelloRefused(reply)

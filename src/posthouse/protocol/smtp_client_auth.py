@@ -115,6 +115,11 @@ class ScramExchangeClient:
             raise SaslError("the server did not show that it knows the password")
 
 
+def weaker_than(mechanism: str, offered: frozenset[str]) -> frozenset[str]:
+    """What else may be tried where this one was refused. PLAIN and LOGIN say the same: one of them is enough."""
+    return offered & {"PLAIN", "LOGIN"} if mechanism == "SCRAM-SHA-256" else frozenset()
+
+
 def begin_exchange(mechanisms: frozenset[str], login: str, password: str, nonce: str) -> ClientExchange:
     """The exchange of the strongest of `mechanisms`. Raises LocalProtocolError; its text holds no secret."""
     chosen = next((mechanism for mechanism in STRONGEST_FIRST if mechanism in mechanisms), None)

@@ -34,6 +34,13 @@ class Progress:
         return self.mail is not None and self.mail.is_positive
 
     @property
+    def is_refused(self) -> bool:
+        """Whether nobody will get the content, by the replies that came: the sender was refused, or each recipient."""
+        if self.mail is None or not self.mail.is_positive:
+            return self.mail is not None
+        return self.answered == len(self.asked) and not self.has_accepted_recipient
+
+    @property
     def next_recipient(self) -> ClientRecipient | None:
         """The next one to be asked."""
         if self.answered == len(self.asked):

@@ -258,7 +258,10 @@ class Spool(Protocol):
         ...
 
     async def retry(self, queue_id: QueueId, now: float, event: JourneyEvent) -> int:
-        """Rows that wait, and those that may have arrived, are due at once."""
+        """Rows that wait, and those that may have arrived, are due from `now` on.
+
+        With `AT_ONCE` as `now` they come before all others, and hosts that were found dead are asked, too.
+        """
         ...
 
     async def remove(self, queue_id: QueueId, event: JourneyEvent) -> int:

@@ -48,7 +48,7 @@ def _index(connection: apsw.Connection, events: Sequence[JourneyEvent]) -> None:
 def party_key(path: str) -> str:
     """The spelling that a party is found under: the address's key, in lower case as a whole."""
     try:
-        return parse_address(path).key.lower()
+        return parse_address(path, long=True).key.lower()
     except AddressError:
         # What was refused need not be an address.
         return unicodedata.normalize("NFC", path).lower()

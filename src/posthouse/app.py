@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import random as random_module
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 from posthouse.admission.admission import Admission, Seams
 from posthouse.admission.peer import Role
@@ -18,8 +15,8 @@ from posthouse.admission.rewriting import Rewriter
 from posthouse.admission.rules import Rules
 from posthouse.config import Config, ConfigError, reloaded
 from posthouse.config_values import Endpoint, parse_endpoint
-from posthouse.doors import SELF_SIGNED as SELF_SIGNED
 from posthouse.doors import Doors
+from posthouse.engines import open_storage
 from posthouse.forwarding.bounce import Bouncer
 from posthouse.forwarding.outgoing import Outgoing, Remembered
 from posthouse.forwarding.pace import ReportPace
@@ -29,10 +26,9 @@ from posthouse.forwarding.schedule import RetrySchedule
 from posthouse.identity.authenticator import Authenticator, IdentityRules
 from posthouse.identity.limiter import LimiterRules
 from posthouse.log import Log
-from posthouse.mail.world import Clock, Random
+from posthouse.mail.world import Clock
 from posthouse.metrics import Metrics
 from posthouse.net.arrival import is_among
-from posthouse.net.connect import Connector, TcpConnector
 from posthouse.net.crowd import CrowdWatch
 from posthouse.net.dns import DnsResolver, Resolver
 from posthouse.net.sender_domains import SenderDomains
@@ -48,68 +44,16 @@ from posthouse.retrieval.login_delay import LoginDelay
 from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
 from posthouse.retrieval.surrogate import Surrogates
 from posthouse.storage.errors import StorageError
-from posthouse.storage.filesystem import RealFileSystem
-from posthouse.storage.interfaces import Storage
-from posthouse.storage.sqlite.restore import restore_backup, restore_snapshot
-from posthouse.storage.sqlite.storage import SqliteStorage
-from posthouse.storage.upkeep import Migrated, Restored, Retention, Tell
+from posthouse.storage.upkeep import Migrated, Retention
 from posthouse.watch.watch import Watch
 from posthouse.workers import Part, lock_folder
+from posthouse.world import World
 
 Make = Callable[[Stream], SmtpSession | Pop3Session]
 
 SWEEP_EVERY_S = 60.0
 NOTE_LOGINS_EVERY_S = 60.0
 GRACE_S = 10.0
-
-
-class SystemClock:
-    """The machine's time."""
-
-    now = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
-
-
-class SystemRandom:
-    """The machine's chance."""
-
-    def __init__(self) -> None:
-        self._chance = random_module.SystemRandom()
-
-    def octets(self, count: int) -> bytes:
-        return os.urandom(count)
-
-    def uniform(self, low: float, high: float) -> float:
-        return self._chance.uniform(low, high)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """What a house is handed from outside. Tests and simulation hand in their own."""
-
-    clock: Clock = field(default_factory=SystemClock)
-    random: Random = field(default_factory=SystemRandom)
-    connector: Connector = field(default_factory=TcpConnector)
-    resolver: Resolver | None = None
-
-
-async def open_storage(
-    config: Config, world: World, *, create: bool = False, on_migrated: Callable[[Migrated], None] | None = None
-) -> Storage:
-    """The storage engine that the configuration names. Without `on_migrated` an older database is refused."""
-    return await SqliteStorage.open(
-        config.data_dir, clock=world.clock, random=world.random, create=create, on_migrated=on_migrated
-    )
-
-
-def restore_storage(
-    config: Config, world: World, source: Path, tell: Tell, *, leave_out_damaged: bool = False
-) -> Restored:
-    """Return to a backup (a folder) or to a snapshot (a file). The caller keeps `serve` away. Raises StorageError."""
-    data_dir, now, disk = config.data_dir, world.clock.now(), RealFileSystem()
-    if not source.is_dir():
-        return restore_snapshot(source, data_dir, now=now, disk=disk, tell=tell)
-    return restore_backup(source, data_dir, now=now, disk=disk, tell=tell, leave_out_damaged=leave_out_damaged)
 
 
 class House:

@@ -24,9 +24,9 @@ from posthouse.mail.address import Address
 from posthouse.mail.words import size
 
 if TYPE_CHECKING:
-    from posthouse.app import World
     from posthouse.config import Config
     from posthouse.storage.interfaces import Storage
+    from posthouse.world import World
 
 domain = typer.Typer(help="Domains whose mail this house takes.", no_args_is_help=True)
 account = typer.Typer(help="Accounts: a login and a maildrop each.", no_args_is_help=True)
@@ -36,6 +36,18 @@ _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 _SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)\Z", re.IGNORECASE)
 _QUOTA_HELP = "Most octets in the maildrop, such as 500M or 2G; 0 takes nothing."
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    from posthouse.cli import account_import, app_passwords
+
+    if not account.registered_groups:
+        account_import.register(account)
+        account.add_typer(app_passwords.app_password, name="app-password")
+    for name, group in (("domain", domain), ("account", account), ("alias", alias)):
+        app.add_typer(group, name=name)
+
 
 PasswordStdin = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from standard input instead of making one.")
@@ -256,7 +268,7 @@ def alias_add(
         await storage.administration.add_alias(checked, checked_targets)
         return await leading_nowhere(storage, config, checked_targets)
 
-    unknown = with_storage(config, work)
+    unknown = with_storage(config, work, "posthouse.admission.routing")
     shown = str(checked) if checked.local_part else f"Every other address of {checked.domain}"
     print(f"{shown} now leads to {', '.join(map(str, checked_targets))}.")
     sys.stdout.flush()

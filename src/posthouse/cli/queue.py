@@ -23,11 +23,17 @@ from posthouse.mail.spool import SpoolRow
 from posthouse.mail.words import count, duration, size
 
 if TYPE_CHECKING:
-    from posthouse.app import World
     from posthouse.config import Config
     from posthouse.storage.interfaces import Spool, Storage
+    from posthouse.world import World
 
 queue = typer.Typer(help="Recipients that wait to be served elsewhere.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(queue, name="queue")
+
 
 QueueIdArgument = Annotated[str, typer.Argument(metavar="ID", show_default=False, help="The id that stood in the 250.")]
 Operation = Callable[["Spool", QueueId, Operated], Awaitable[int]]

@@ -25,7 +25,8 @@ from posthouse.mail.content import ContentFacts, SealedContent
 from posthouse.mail.ids import AccountId, ContentId, CredentialId, QueueId, Uid
 from posthouse.mail.journey import JourneyEvent
 from posthouse.mail.maildrop import InUse, Listing, MaildropLock
-from posthouse.mail.spool import Claim, DueDestination, QueueDepth, Settlement, SpoolRow
+from posthouse.mail.queue_filter import QueueFilter
+from posthouse.mail.spool import Action, Claim, DueDestination, QueueDepth, Settlement, SpoolRow, Tally
 from posthouse.storage.observer import Observer
 from posthouse.storage.upkeep import Flaw, Manifest, Order, Retention, Sizes, Tell, tell_nobody
 
@@ -232,9 +233,32 @@ class Spool(Protocol):
         """The earliest `not_before` of rows that are neither held nor claimed."""
         ...
 
-    async def list(self, limit: int = 1000, queue_id: QueueId | None = None) -> tuple[SpoolRow, ...]: ...
+    async def list(
+        self, limit: int = 1000, queue_id: QueueId | None = None, wanted: QueueFilter = ()
+    ) -> tuple[SpoolRow, ...]:
+        """Rows in the order of their messages, the oldest first."""
+        ...
 
-    async def count(self) -> int: ...
+    async def tally(self, wanted: QueueFilter = (), action: Action | None = None) -> Tally:
+        """What waits; with an `action`, only what `operate` would change."""
+        ...
+
+    async def operate(
+        self,
+        action: Action,
+        wanted: QueueFilter,
+        told: Callable[[QueueId, tuple[str, ...]], JourneyEvent],
+        tell: Tell = tell_nobody,
+    ) -> int:
+        """Do it to all that is wanted, in bounded steps; the number of rows that were changed.
+
+        `told` makes the event for each message and step, from the recipients. Claimed rows are neither tried again nor
+        removed; held ones are not tried again, but released. What may have arrived is sent again only where the filter
+        names that (`held:uncertain`): somebody decides about each of them (`release`, `retry`, `remove`).
+        """
+        ...
+
+    async def count(self, wanted: QueueFilter = ()) -> int: ...
 
     async def depth(self) -> QueueDepth:
         """How deep the queue is, at a bounded cost (about a second): beyond a million waiting, it says a million.
@@ -247,14 +271,6 @@ class Spool(Protocol):
 
     async def release(self, queue_id: QueueId, event: JourneyEvent) -> int:
         """Held rows go on; those that may have arrived are sent again."""
-        ...
-
-    async def release_all(self, told: Callable[[QueueId, tuple[str, ...]], JourneyEvent], *, restored: bool) -> int:
-        """Release every held row, with `restored` only those that a restore held; the number of rows.
-
-        Those that may have arrived stay: somebody decides about each of them (`release`, `retry`, `remove`).
-        `told` makes the event for each message, from the recipients that were released.
-        """
         ...
 
     async def retry(self, queue_id: QueueId, now: float, event: JourneyEvent) -> int:

@@ -9,7 +9,7 @@ import pytest
 from posthouse.mail.acceptance import Destination
 from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import Attempted, Operated
-from posthouse.mail.spool import Claim, SpoolRow
+from posthouse.mail.spool import Action, Claim, SpoolRow
 from posthouse.storage.interfaces import Storage
 from tests.storage.contract.engines import kill
 from tests.storage.contract.world import FAR, House, operated, settlement
@@ -144,7 +144,7 @@ async def test_releasing_all_leaves_what_may_have_arrived(house: House) -> None:
     def told(queue_id: QueueId, paths: tuple[str, ...]) -> Operated:
         return dataclasses.replace(operated(queue_id, "release"), forward_paths=paths)
 
-    assert await house.storage.spool.release_all(told, restored=False) == 3
+    assert await house.storage.spool.operate(Action.RELEASE, (), told) == 3
     assert [row.message.queue_id for row in await rows_of(house) if row.held] == [claim.rows[0].message.queue_id]
 
 

@@ -100,11 +100,8 @@ def operate(config: ConfigOption, action: Action, wanted: QueueFilter, wishes: W
         if not wishes.yes:
             _ask(action)
 
-        def told(queue_id: QueueId, paths: tuple[str, ...]) -> Operated:
-            return Operated(queue_id=queue_id, at=now, action=str(action), forward_paths=paths, by=by)
-
         with progress_shown() as tell:
-            return await spool.operate(action, wanted, told, _of(tally.recipients, tell))
+            return await spool.operate(action, wanted, by, _of(tally.recipients, tell))
 
     changed = with_storage(config, work)
     if changed is not None:

@@ -243,18 +243,12 @@ class Spool(Protocol):
         """What waits; with an `action`, only what `operate` would change."""
         ...
 
-    async def operate(
-        self,
-        action: Action,
-        wanted: QueueFilter,
-        told: Callable[[QueueId, tuple[str, ...]], JourneyEvent],
-        tell: Tell = tell_nobody,
-    ) -> int:
+    async def operate(self, action: Action, wanted: QueueFilter, by: str, tell: Tell = tell_nobody) -> int:
         """Do it to all that is wanted, in bounded steps; the number of rows that were changed.
 
-        `told` makes the event for each message and step, from the recipients. Claimed rows are neither tried again nor
-        removed; held ones are not tried again, but released. What may have arrived is sent again only where the filter
-        names that (`held:uncertain`): somebody decides about each of them (`release`, `retry`, `remove`).
+        Each message gets an event that names who did it (`by`), one for each step. Claimed rows are neither tried again
+        nor removed; held ones are not tried again, but released. What may have arrived is sent again only where the
+        filter names that (`held:uncertain`): somebody decides about each of them (`release`, `retry`, `remove`).
         """
         ...
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import groupby
+import json
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import apsw
 
 from posthouse.mail.acceptance import Destination
-from posthouse.mail.address import Address
 from posthouse.mail.ids import QueueId
-from posthouse.mail.journey import JourneyEvent
 from posthouse.mail.queue_filter import QueueFilter, names_uncertain
 from posthouse.mail.spool import Action, DestinationTally, Tally
-from posthouse.storage.sqlite.accept import mark_unreferenced
 from posthouse.storage.sqlite.connection import row, rows
-from posthouse.storage.sqlite.journey import append_events
 from posthouse.storage.sqlite.queue_filter import UNCERTAIN, Where
 
 Key: TypeAlias = tuple[QueueId, int]
-Told: TypeAlias = Callable[[QueueId, tuple[str, ...]], JourneyEvent]
 
-STEP_ROWS = 2000
-"""Rows in one transaction: 30 ms, in which the house's own writing waits."""
+STEP_ROWS = 5000
+"""Rows in one transaction: 40 ms, in which the house's own writing waits."""
 FIRST: Key = (QueueId(""), -1)
 """Before every row."""
 
@@ -40,19 +35,26 @@ _MAY_DECIDED = {
     Action.RELEASE: UNCERTAIN,
     Action.REMOVE: "claim_token IS NULL",
 }
-_KEY = "WHERE queue_id = ?1 AND recipient_number = ?2"
-_CHANGED = "RETURNING queue_id, forward_local_part, forward_domain"
+_AMONG = "WHERE (queue_id, recipient_number) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))"
 _DO = {
-    Action.RETRY: "UPDATE spool SET not_before = ?3, held = 0, sending_at = NULL",
+    Action.RETRY: "UPDATE spool SET not_before = ?2, held = 0, sending_at = NULL",
     Action.HOLD: "UPDATE spool SET held = 1",
     Action.RELEASE: "UPDATE spool SET held = 0, sending_at = CASE WHEN claim_token IS NOT NULL THEN sending_at END",
     Action.REMOVE: "DELETE FROM spool",
 }
 
 FIND = """
-SELECT spool.queue_id, recipient_number FROM spool{joins}
-WHERE (spool.queue_id, recipient_number) > (?, ?) AND {may} AND {condition}
-ORDER BY spool.queue_id, recipient_number LIMIT ?"""
+SELECT json_group_array(json_array(queue_id, recipient_number)) FROM (
+    SELECT spool.queue_id, recipient_number FROM spool{joins}
+    WHERE (spool.queue_id, recipient_number) > (?, ?) AND {may} AND {condition}
+    ORDER BY spool.queue_id, recipient_number LIMIT ?)"""
+_KEYS = "json_each(?1) CROSS JOIN spool ON queue_id = value ->> 0 AND recipient_number = value ->> 1"
+EVENTS = f"""
+INSERT INTO events SELECT queue_id,
+    coalesce((SELECT max(event_number) FROM events WHERE events.queue_id = spool.queue_id), 0) + 1, ?2, 'operated',
+    json_object('action', ?3, 'forward_paths', json_group_array(forward_local_part || '@' || forward_domain), 'by', ?4)
+FROM {_KEYS} WHERE {{may}} GROUP BY queue_id"""
+UNREFERENCED = f"INSERT OR IGNORE INTO unreferenced SELECT DISTINCT ?2, queue_id FROM {_KEYS} WHERE {{may}}"
 MESSAGES = "SELECT count(*), count(DISTINCT spool.queue_id) FROM spool{joins} WHERE {may} AND {condition}"
 BY_DESTINATION = """
 SELECT via, spool.domain, count(*), sum(held <> 0), count(claim_token), min(spool.queue_id),
@@ -63,6 +65,14 @@ LAST_REPLIES = """
 SELECT via, spool.domain, last_reply, max(coalesce(tried_at, 0)), tried_at
 FROM spool{joins} WHERE last_reply IS NOT NULL AND {may} AND {condition} GROUP BY via, spool.domain"""
 _ACCEPTED_AT = "SELECT accepted_at FROM messages WHERE queue_id = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Keys of rows, as a JSON array of pairs, and the last of them."""
+
+    keys: str
+    last: Key
 
 
 def may(action: Action | None, wanted: QueueFilter) -> str:
@@ -101,22 +111,25 @@ def tally(connection: apsw.Connection, which: Where, action: Action | None, want
 
 def find_some(
     connection: apsw.Connection, *, which: Where, action: Action, wanted: QueueFilter, after: Key
-) -> list[Key]:
-    """The next rows, at most STEP_ROWS, that an action would change."""
+) -> Step | None:
+    """The next rows, at most STEP_ROWS, that an action would change; None: there are no more."""
     sql = FIND.format(joins=which.joins, may=may(action, wanted), condition=which.condition)
-    return rows(connection, sql, (*after, *which.parameters, STEP_ROWS))
+    keys: str = row(connection, sql, (*after, *which.parameters, STEP_ROWS))[0]
+    last = max(map(tuple, json.loads(keys)), default=None)
+    return Step(keys, last) if last is not None else None
 
 
 def operate_on(
-    connection: apsw.Connection, *, action: Action, wanted: QueueFilter, keys: Sequence[Key], now: float, told: Told
+    connection: apsw.Connection, *, action: Action, wanted: QueueFilter, step: Step, by: str, now: float
 ) -> int:
-    """Do it to those of the rows that it may still be done to, with the events; how many they were."""
-    sql = f"{_DO[action]} {_KEY} AND {may(action, wanted)} {_CHANGED}"
-    parameters = [(*key, now) for key in keys] if action is Action.RETRY else keys
-    done: list[Any] = connection.executemany(sql, parameters).fetchall()
-    for queue_id, of_message in groupby(done, key=lambda each: each[0]):
-        paths = tuple(str(Address(local_part, domain)) for _, local_part, domain in of_message)
-        append_events(connection, (told(queue_id, paths),))
-        if action is Action.REMOVE:
-            mark_unreferenced(connection, queue_id, now)
-    return len(done)
+    """Do it to those of the rows that it may still be done to, with the events; how many they were.
+
+    Three statements for all rows: with two for each row, 100,000 of them took 15 s.
+    """
+    allowed = may(action, wanted)
+    connection.execute(EVENTS.format(may=allowed), (step.keys, now, str(action), by))
+    if action is Action.REMOVE:
+        connection.execute(UNREFERENCED.format(may=allowed), (step.keys, now))
+    parameters = (step.keys, now) if action is Action.RETRY else (step.keys,)
+    connection.execute(f"{_DO[action]} {_AMONG} AND {allowed}", parameters)
+    return connection.changes()

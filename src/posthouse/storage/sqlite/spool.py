@@ -22,7 +22,7 @@ from posthouse.storage.sqlite.claims import ALONE_FROM, OF_TOKEN, free
 from posthouse.storage.sqlite.connection import row, rows
 from posthouse.storage.sqlite.depth import queue_depth
 from posthouse.storage.sqlite.journey import append_events
-from posthouse.storage.sqlite.operations import FIRST, Told, find_some, operate_on, tally
+from posthouse.storage.sqlite.operations import FIRST, find_some, operate_on, tally
 from posthouse.storage.sqlite.queue_filter import BY_LIMIT, BY_RESTORE, where
 from posthouse.storage.sqlite.settle import OURS
 from posthouse.storage.sqlite.threads import Readers
@@ -206,17 +206,17 @@ class SqliteSpool:
         which = where(wanted, self._clock.now())
         return await self._readers.query(lambda connection: tally(connection, which, action, wanted))
 
-    async def operate(self, action: Action, wanted: QueueFilter, told: Told, tell: Tell = tell_nobody) -> int:
+    async def operate(self, action: Action, wanted: QueueFilter, by: str, tell: Tell = tell_nobody) -> int:
         now, last, changed = self._clock.now(), FIRST, 0
         which = where(wanted, now)
         while True:
             find = partial(find_some, which=which, action=action, wanted=wanted, after=last)
-            keys = await self._readers.query(find)
-            if not keys:
+            step = await self._readers.query(find)
+            if step is None:
                 return changed
-            work = partial(operate_on, action=action, wanted=wanted, keys=keys, now=now, told=told)
+            work = partial(operate_on, action=action, wanted=wanted, step=step, by=by, now=now)
             changed += await self._writer.submit(work)
-            last = keys[-1]
+            last = step.last
             self._changes.notify()
             tell(Progress(str(action), changed, 0))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from posthouse.admission.admission import Admission, Seams
+from posthouse.admission.limit_notices import LimitNotices
 from posthouse.admission.peer import Role
 from posthouse.admission.reports import ReportWriter
 from posthouse.admission.rewriting import Rewriter
@@ -53,6 +54,7 @@ Make = Callable[[Stream], SmtpSession | Pop3Session]
 
 SWEEP_EVERY_S = 60.0
 NOTE_LOGINS_EVERY_S = 60.0
+TELL_EVERY_S = 15.0
 GRACE_S = 10.0
 
 
@@ -112,6 +114,7 @@ class House:
                 chores = [group.create_task(self._note_logins())]
                 if self.part.leads:
                     chores.append(group.create_task(self._sweep()))
+                    chores.append(group.create_task(self._tell_of_limits()))
                 group.create_task(self.refusals.run())
                 group.create_task(self.watch.run())
                 ready()
@@ -173,6 +176,7 @@ class House:
             metrics=self.metrics,
         )
         self.crowd = CrowdWatch(self.config.data_dir, self.world.clock, self.log)
+        self.limit_notices = LimitNotices(self.storage, self.world.clock, self.world.random, self.log)
         self.surrogates = Surrogates(self.storage.maildrops)
         self.remembered = Remembered(self.world.clock)
         self.refusals = Refusals(self.storage.journey, self.world.clock, self.world.random, self.log, self.metrics)
@@ -358,6 +362,15 @@ class House:
                 await self.storage.sweep(self.world.clock.now(), retention)
             except Exception:
                 self.log.exception("sweep failed")
+
+    async def _tell_of_limits(self) -> None:
+        """Postmaster learns of accounts that sent too much, within TELL_EVERY_S."""
+        while True:
+            try:
+                await self.limit_notices.tell(self.admission)
+            except Exception:
+                self.log.exception("postmaster not told of a sending limit")
+            await asyncio.sleep(TELL_EVERY_S)
 
     async def _note_logins(self) -> None:
         """Write when app passwords were last used, off the way of logins; every worker knows its own."""

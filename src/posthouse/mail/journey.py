@@ -134,6 +134,16 @@ class Operated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Recipients are held by the house itself, until an operator decides."""
+
+    queue_id: QueueId
+    at: float
+    forward_paths: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
     """We refused mail; `queue_id` names nothing but this journey."""
 
@@ -149,7 +159,9 @@ class Refused:
     session: str | None = None
 
 
-JourneyEvent: TypeAlias = Accepted | Placed | Queued | Attempted | Reported | Retrieved | Deleted | Operated | Refused
+JourneyEvent: TypeAlias = (
+    Accepted | Placed | Queued | Attempted | Reported | Retrieved | Deleted | Operated | Held | Refused
+)
 
 _EMPTY: dict[str, object] = {"str": "", "int": 0, "float": 0.0, "bool": False}
 _KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in get_args(JourneyEvent)}

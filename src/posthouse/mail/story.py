@@ -11,6 +11,7 @@ from posthouse.mail.journey import (
     Accepted,
     Attempted,
     Deleted,
+    Held,
     JourneyEvent,
     Operated,
     Placed,
@@ -81,6 +82,9 @@ def _told(event: JourneyEvent) -> tuple[str, Sequence[str]]:
         case Operated():
             did = _OPERATIONS.get(event.action, event.action)
             return f"The operator {event.by} {did}{_for(event.forward_paths)}", []
+        case Held():
+            decide = f"Until somebody decides: posthouse queue show {event.queue_id}"
+            return f"Held here{_for(event.forward_paths)}: {event.reason}", [decide]
         case Refused():
             return _refused(event)
         case _:

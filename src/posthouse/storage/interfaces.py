@@ -24,6 +24,7 @@ from posthouse.mail.address import Address
 from posthouse.mail.content import ContentFacts, SealedContent
 from posthouse.mail.ids import AccountId, ContentId, CredentialId, QueueId, Uid
 from posthouse.mail.journey import JourneyEvent
+from posthouse.mail.limit_notice import OverLimit
 from posthouse.mail.maildrop import InUse, Listing, MaildropLock
 from posthouse.mail.queue_filter import QueueFilter
 from posthouse.mail.spool import Action, Claim, DueDestination, QueueDepth, Settlement, SpoolRow, Tally
@@ -119,6 +120,10 @@ class Administration(Protocol):
     async def set_password(self, login: str, verifier: str, now: float, scram: ScramKeys | None = None) -> None: ...
 
     async def set_suspended(self, login: str, suspended: bool) -> None: ...
+
+    async def set_recipients_per_hour(self, login: str, limit: int | None) -> None:
+        """To how many recipients elsewhere it may send in an hour. None: as the configuration says; 0: any number."""
+        ...
 
     async def set_quota(self, login: str, quota_octets: int | None) -> None:
         """None: no limit. What is there already stays, even if it is more."""
@@ -259,6 +264,10 @@ class Spool(Protocol):
 
         Of more than 100,000 rows, only those held among the oldest 100,000 are seen.
         """
+        ...
+
+    async def over_limit(self, now: float) -> tuple[OverLimit, ...]:
+        """Accounts of which more is held by a sending limit than postmaster was told, and not within the last hour."""
         ...
 
     async def hold(self, queue_id: QueueId, event: JourneyEvent) -> int: ...

@@ -144,7 +144,7 @@ async def test_releasing_all_leaves_what_may_have_arrived(house: House) -> None:
     def told(queue_id: QueueId, paths: tuple[str, ...]) -> Operated:
         return dataclasses.replace(operated(queue_id, "release"), forward_paths=paths)
 
-    assert await house.storage.spool.operate(Action.RELEASE, (), told) == 3
+    assert await house.storage.spool.operate(Action.RELEASE, (), "operator") == 3
     assert [row.message.queue_id for row in await rows_of(house) if row.held] == [claim.rows[0].message.queue_id]
 
 

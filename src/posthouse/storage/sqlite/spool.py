@@ -13,6 +13,7 @@ from posthouse.mail.address import Address
 from posthouse.mail.content import ContentFacts
 from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import JourneyEvent
+from posthouse.mail.limit_notice import OverLimit
 from posthouse.mail.queue_filter import OfMessage, QueueFilter
 from posthouse.mail.spool import Action, Claim, DueDestination, QueueDepth, SpoolMessage, SpoolRow, Tally
 from posthouse.mail.world import Clock, Random
@@ -24,6 +25,7 @@ from posthouse.storage.sqlite.depth import queue_depth
 from posthouse.storage.sqlite.journey import append_events
 from posthouse.storage.sqlite.operations import FIRST, find_some, operate_on, tally
 from posthouse.storage.sqlite.queue_filter import BY_LIMIT, BY_RESTORE, where
+from posthouse.storage.sqlite.sending_limits import over_limit
 from posthouse.storage.sqlite.settle import OURS
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.writer import Writer
@@ -225,6 +227,9 @@ class SqliteSpool:
         sql = f"SELECT count(*) FROM spool{which.joins} WHERE {which.condition}"
         count: int = (await self._readers.query(lambda connection: row(connection, sql, which.parameters)))[0]
         return count
+
+    async def over_limit(self, now: float) -> tuple[OverLimit, ...]:
+        return await self._readers.query(lambda connection: over_limit(connection, now))
 
     async def hold(self, queue_id: QueueId, event: JourneyEvent) -> int:
         return await self._change("UPDATE spool SET held = 1 WHERE queue_id = ?1 AND held = 0", (queue_id,), event)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import Operated
 from posthouse.mail.queue_filter import Held
 from posthouse.mail.spool import Action, Hold
@@ -14,10 +13,6 @@ from tests.storage.contract.engines import restore_engine
 from tests.storage.contract.world import FAR, House, operated, whole
 
 ORDER = Order(hostname="mx.house.test")
-
-
-def released(queue_id: QueueId, _paths: tuple[str, ...]) -> Operated:
-    return operated(queue_id, "release")
 
 
 async def shown(storage: Storage) -> list[object]:

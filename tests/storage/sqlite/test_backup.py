@@ -109,7 +109,7 @@ async def test_after_a_restore_nothing_is_sent_until_it_is_released(house: House
     assert {row.held_by_restore for row in await spool.list(queue_id=by_hand)} == {False}
 
     def told(queue_id: QueueId, paths: tuple[str, ...]) -> Operated:
-        return Operated(queue_id=queue_id, at=2.0, action="release", forward_paths=paths, by="operator")
+        return Operated(queue_id=queue_id, at=again.clock.now(), action="release", forward_paths=paths, by="operator")
 
     assert await spool.operate(Action.RELEASE, (Held(hold=Hold.RESTORE),), "operator") == 1
     due = claim.rows[0].message.queue_id

@@ -34,7 +34,8 @@ INSERT INTO accounts(login, login_key, quota_octets, created_at, scram_salt, scr
 VALUES (?, ?, ?, ?, ?, ?)"""
 _BY_LOGIN = "SELECT account FROM accounts WHERE login_key = ? AND removed_at IS NULL"
 _SUMMARIES = """
-SELECT account, login, quota_octets, suspended, recipients_per_hour, coalesce(sum(message_count), 0), coalesce(sum(used_octets), 0)
+SELECT account, login, quota_octets, suspended, recipients_per_hour, coalesce(sum(message_count), 0),
+    coalesce(sum(used_octets), 0)
 FROM accounts LEFT JOIN folders USING (account) WHERE removed_at IS NULL GROUP BY account ORDER BY login_key"""
 
 

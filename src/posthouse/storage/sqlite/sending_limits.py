@@ -61,7 +61,7 @@ def _room(connection: apsw.Connection, sending: Sending, now: float, wanted: int
     limit = sending.recipients_per_hour if found[0] is None else found[0]
     if not limit:
         return wanted
-    taken = min(wanted, max(0, limit - found[1]))
+    taken: int = min(wanted, max(0, limit - found[1]))
     if taken and row(connection, _COUNT, (sending.account, minute, taken))[0] == taken:
         # The first of this minute.
         connection.execute(_FORGET, (sending.account, minute - _MINUTES, minute))

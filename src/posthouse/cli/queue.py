@@ -32,9 +32,7 @@ LISTED = 1000
 EVERYTHING = "all"
 
 QueueIdArgument = Annotated[str, typer.Argument(metavar="ID", show_default=False, help="The id that stood in the 250.")]
-FilterArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[FILTER ...]", show_default=False, help=FILTER_HELP)
-]
+FilterArgument = Annotated[list[str] | None, typer.Argument(metavar="[FILTER]", show_default=False, help=FILTER_HELP)]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it would be done to, and change nothing.")]
 

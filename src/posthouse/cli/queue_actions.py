@@ -132,9 +132,14 @@ def _print_examples(rows: tuple[SpoolRow, ...], now: float) -> None:
         print(f"  {row.message.queue_id}  to {printable(row.forward_path)}, for {waited}, {state_of(row, now)}")
 
 
+def asked_by_somebody() -> bool:
+    """Whether there is a person to answer."""
+    return sys.stdin.isatty()
+
+
 def _ask(action: Action) -> None:
     """Raises Problem unless somebody says yes."""
-    if not sys.stdin.isatty():
+    if not asked_by_somebody():
         raise Problem("nothing was done, as nobody is there to ask; do it with --yes, or only look with --dry-run")
     print(f"{_QUESTION[action]} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):

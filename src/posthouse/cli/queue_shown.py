@@ -16,6 +16,11 @@ WIDE = 130
 """Columns from which a recipient has one line."""
 
 
+def on_terminal() -> bool:
+    """Whether a person looks, whose terminal has a width."""
+    return sys.stdout.isatty()
+
+
 def fields(row: SpoolRow) -> dict[str, object]:
     """A row as JSON."""
     return {
@@ -59,7 +64,7 @@ def summary_fields(tally: DestinationTally) -> dict[str, object]:
 def print_list(rows: Sequence[SpoolRow], now: float, *, empty: str) -> None:
     """One line for each recipient; on a terminal that is narrow, three."""
     columns = shutil.get_terminal_size().columns
-    if sys.stdout.isatty() and columns < WIDE:
+    if on_terminal() and columns < WIDE:
         for row in rows:
             _print_narrow(row, now, columns)
         if not rows:
@@ -77,7 +82,7 @@ def print_list(rows: Sequence[SpoolRow], now: float, *, empty: str) -> None:
         for row in rows
     ]
     names = list(shown[0]) if shown else []
-    if sys.stdout.isatty():
+    if on_terminal():
         taken = sum(max(len(name), *(len(printable(each[name])) for each in shown)) + 2 for name in names[:-1])
         for each in shown:
             each["why"] = cut(printable(each["why"]), max(20, columns - taken))
@@ -111,7 +116,7 @@ def print_summary(tally: Tally, now: float, limit: int) -> None:
     names = [name for name in rows[0] if name != "held" or any(row["held"] for row in rows)]
     reply = names.pop()
     replies = [printable(row.pop(reply)) for row in rows]
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    columns = shutil.get_terminal_size().columns if on_terminal() else 10_000
     taken = sum(max(len(name), *(len(printable(row[name])) for row in rows)) + 2 for name in names)
     if columns - taken < 40:
         # No room beside: below.
@@ -154,14 +159,17 @@ def print_message(rows: Sequence[SpoolRow], now: float, *, total: int, served: b
     sender = printable(rows[0].reverse_path) or "nobody (<>)"
     print(f"Message {message.queue_id} from {sender}, {size(len(message.prefix) + message.content_octets)}")
     accepted = duration(now - message.accepted_at)
-    print(f"  accepted {accepted} ago; told in full by: posthouse journey {message.queue_id}")
+    print(f"  accepted {accepted} ago")
+    print(f"  told in full by: posthouse journey {message.queue_id}")
     for row in rows:
         print(f"  to {printable(row.forward_path)}")
         if row.destination.via:
             _told("leaves", f"through {row.destination.via}, as mail of {row.identity}")
         wait = wait_of(row, now, served=served)
-        _told("state", wait.state)
-        _told("tried", f"{count(row.attempts, 'time', 'times')}; next try {next_try(row, now)}")
+        if row.held or row.claimed:
+            _told("state", wait.state)
+        _told("tried", count(row.attempts, "time", "times"))
+        _told("next try", next_try(row, now))
         _told("given up", f"in {duration(row.expires_at - now)}")
         for number, sentence in enumerate(wait.why):
             _told("why" if not number else "", sentence)
@@ -174,7 +182,7 @@ def print_message(rows: Sequence[SpoolRow], now: float, *, total: int, served: b
 def _told(name: str, text: str) -> None:
     """A line below the recipient; folded on a terminal, where commands stay whole."""
     line = f"    {name:<9} {printable(text)}"
-    if not sys.stdout.isatty():
+    if not on_terminal():
         print(line)
         return
     width = max(shutil.get_terminal_size().columns, 60)

@@ -245,7 +245,6 @@ _EXAMPLES = {
     "size": "size:>1M or size:<20K",
 }
 FILTER_HELP = (
-    "A queue id, or filters; of several, all must hold: "
-    + "; ".join(_EXAMPLES[key].partition(" or ")[0].partition(",")[0] for key in _EXAMPLES if key != "id")
-    + "."
+    "A queue id, or filters that all must hold: to:@example.org, to:bob@example.org, from:, account:, domain:, via:, "
+    "older:2h, younger:, reply:4.7.28, held:, held:no, attempts:>3, size:>1M."
 )

@@ -215,7 +215,10 @@ def account_limit(
     ],
     config: ConfigOption = None,
 ) -> None:
-    """Change to how many recipients elsewhere an account may send in an hour; what goes beyond is held."""
+    """Change how many recipients an account may send to.
+
+    Those elsewhere are counted, within an hour; what goes beyond is held, and postmaster is told.
+    """
     checked = address_argument(address)
     limit = parse_limit(recipients_per_hour)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import tempfile
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,6 +135,7 @@ async def test_postmaster_is_to_be_told_once_an_hour_and_of_what_is_new(house: H
     spool = house.storage.spool
     assert await spool.over_limit(house.clock.now()) == ()
     first = await sent(house, account, 12)
+    house.clock.time += 1
     last = await sent(house, account, 3)
     (over,) = await spool.over_limit(house.clock.now())
     assert (over.login, over.recipients, over.messages) == ("ada@here.test", 5, 2)
@@ -163,9 +166,6 @@ async def test_postmaster_is_to_be_told_once_an_hour_and_of_what_is_new(house: H
 def test_no_hour_sees_more_than_the_limit(messages: list[tuple[int, int]]) -> None:
     async def run() -> None:
         clock, chance = SetClock(), SeededRandom(1)
-        import tempfile
-        from pathlib import Path
-
         with tempfile.TemporaryDirectory() as folder:
             storage = await SqliteStorage.open(
                 Path(folder), clock=clock, random=chance, create=True, inline_writer=True

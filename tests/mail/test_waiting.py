@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.forwarding.rows import spool_row
+from tests.forwarding.rows import a_message, a_row
 
 from posthouse.mail.spool import SpoolRow
 from posthouse.mail.waiting import next_try, wait_of
@@ -15,7 +15,7 @@ REPLY = "451 4.7.28 Too much mail"
 
 
 def row(**fields: Any) -> SpoolRow:
-    return spool_row(**{"not_before": NOW + 600, "attempts": 3, "last_reply": REPLY, **fields})
+    return a_row(message=a_message(), **{"not_before": NOW + 600, "attempts": 3, "last_reply": REPLY, "claimed": False, **fields})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ REPLY = "451 4.7.28 Too much mail"
 
 
 def row(**fields: Any) -> SpoolRow:
-    return a_row(message=a_message(), **{"not_before": NOW + 600, "attempts": 3, "last_reply": REPLY, "claimed": False, **fields})
+    return a_row(
+        message=a_message(), **{"not_before": NOW + 600, "attempts": 3, "last_reply": REPLY, "claimed": False, **fields}
+    )
 
 
 @pytest.mark.parametrize(

@@ -109,9 +109,7 @@ def planned(connection: apsw.Connection, sql: str, count: int) -> list[str]:
     return [line for *_, line in connection.execute(f"EXPLAIN QUERY PLAN {sql}", (1,) * count)]
 
 
-@pytest.mark.parametrize(
-    "words", ["id:01K5XJ6TQ0M8V3N2R7B4C9D1EF", "older:2h", "from:@far.test size:>1"]
-)
+@pytest.mark.parametrize("words", ["id:01K5XJ6TQ0M8V3N2R7B4C9D1EF", "older:2h", "from:@far.test size:>1"])
 def test_the_next_step_of_long_work_is_sought_in_the_key(empty: apsw.Connection, words: str) -> None:
     """Else each step would read all that the steps before it have done."""
     which = queue_filter.where(parse_filter(words.split()), 1e9)

@@ -86,8 +86,7 @@ def queue_list(
     if found.total > len(found.rows):
         sys.stdout.flush()
         print(
-            f"Shown are the first {len(found.rows)} of {found.total} recipients; see more with --limit, or by "
-            "destination with --summary.",
+            f"Shown are the first {len(found.rows)} of {found.total} recipients (--limit); shorter: --summary",
             file=sys.stderr if json else sys.stdout,
         )
 

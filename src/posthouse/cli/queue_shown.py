@@ -150,7 +150,7 @@ def _total(tally: Tally, now: float, shown: int) -> str:
     line = f"{recipients} of {count(tally.messages, 'message', 'messages')} for {destinations}"
     line += f", waiting for up to {duration(now - tally.oldest_at)}."
     more = len(tally.destinations) - shown
-    return line + (f" {more} more destinations: --limit." if more else "")
+    return line + (f"\n{more} more destinations are not shown (--limit)." if more else "")
 
 
 def print_message(rows: Sequence[SpoolRow], now: float, *, total: int, served: bool) -> None:

@@ -84,7 +84,10 @@ def _last(row: SpoolRow, now: float) -> tuple[str, ...]:
 
 
 def _reply(row: SpoolRow) -> tuple[str, ...]:
-    return (row.last_reply,) if row.last_reply is not None else ()
+    """What the last try came to; for what was never tried, why it is held."""
+    if row.last_reply is None:
+        return ()
+    return (f"The last try ended with: {row.last_reply}" if row.attempts else row.last_reply,)
 
 
 def _explained(row: SpoolRow) -> tuple[str, ...]:

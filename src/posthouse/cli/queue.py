@@ -104,7 +104,7 @@ def _summarise(config: ConfigOption, wanted: QueueFilter, limit: int, *, as_json
 
 @queue.command("show")
 def queue_show(queue_id: QueueIdArgument, config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Why a message waits, for each recipient, and when it is tried next."""
+    """Why a message waits, and when it is tried next."""
     wanted = queue_id_argument(queue_id)
     found = _read(config, (OfMessage(wanted),), LISTED)
     if not found.rows:
@@ -119,7 +119,7 @@ def queue_show(queue_id: QueueIdArgument, config: ConfigOption = None, json: Jso
 def queue_retry(
     filters: FilterArgument = None, config: ConfigOption = None, yes: YesOption = False, dry_run: DryRunOption = False
 ) -> None:
-    """Try messages again at once, or send again what may have arrived."""
+    """Try messages again at once."""
     _act(config, Action.RETRY, filters, Wishes(yes=yes, dry_run=dry_run))
 
 
@@ -154,7 +154,7 @@ def queue_release(
 def queue_remove(
     filters: FilterArgument = None, config: ConfigOption = None, yes: YesOption = False, dry_run: DryRunOption = False
 ) -> None:
-    """Take messages out of the queue, without a report to their senders."""
+    """Take messages out of the queue. Their senders get no report."""
     _act(config, Action.REMOVE, filters, Wishes(yes=yes, dry_run=dry_run))
 
 

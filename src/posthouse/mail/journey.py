@@ -124,23 +124,17 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operated:
-    """An operator acted on the queue: action is retry, hold, release or remove."""
+    """An operator acted on the queue: action is retry, hold, release or remove.
+
+    `limit`: the house itself held what goes beyond the sending limit of the account `by`. (A kind of its own could not
+    be read by the version that a rollback returns to.)
+    """
 
     queue_id: QueueId
     at: float
     action: str
     forward_paths: tuple[str, ...]
     by: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """Recipients are held by the house itself, until an operator decides."""
-
-    queue_id: QueueId
-    at: float
-    forward_paths: tuple[str, ...]
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,9 +153,7 @@ class Refused:
     session: str | None = None
 
 
-JourneyEvent: TypeAlias = (
-    Accepted | Placed | Queued | Attempted | Reported | Retrieved | Deleted | Operated | Held | Refused
-)
+JourneyEvent: TypeAlias = Accepted | Placed | Queued | Attempted | Reported | Retrieved | Deleted | Operated | Refused
 
 _EMPTY: dict[str, object] = {"str": "", "int": 0, "float": 0.0, "bool": False}
 _KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in get_args(JourneyEvent)}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from posthouse.mail.acceptance import Acceptance, LimitTold, Sending
 from posthouse.mail.address import parse_address
 from posthouse.mail.ids import AccountId, QueueId
-from posthouse.mail.journey import Held
+from posthouse.mail.journey import Operated
 from posthouse.mail.queue_filter import parse_filter
 from posthouse.mail.spool import Action, Hold
 from posthouse.storage.sqlite.storage import SqliteStorage
@@ -49,7 +49,8 @@ async def test_the_surplus_is_held_with_its_reason(house: House) -> None:
         "450 4.7.1 Held here: ada@here.test sent to more recipients elsewhere within an hour than it may"
     )
     (event,) = await house.storage.journey.read(queue_id)
-    assert isinstance(event, Held)
+    assert isinstance(event, Operated)
+    assert (event.action, event.by) == ("limit", "ada@here.test")
     assert event.forward_paths == ("r10@far.test", "r11@far.test")
     assert len((await house.claim()).rows) == 10
 

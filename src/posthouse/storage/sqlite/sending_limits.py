@@ -13,7 +13,7 @@ import apsw
 from posthouse.mail.acceptance import Acceptance, Forward, LimitTold, Sending
 from posthouse.mail.address import Address
 from posthouse.mail.ids import AccountId, QueueId
-from posthouse.mail.journey import Held
+from posthouse.mail.journey import Operated
 from posthouse.mail.limit_notice import HOUR_S, OverLimit
 from posthouse.mail.reply import reply
 from posthouse.storage.sqlite.connection import row, rows
@@ -77,11 +77,12 @@ def reason(sending: Sending) -> str:
 def tell_held(connection: apsw.Connection, acceptance: Acceptance, held: Sequence[Forward]) -> None:
     """The journey's event about what is held."""
     assert acceptance.sending is not None
-    event = Held(
+    event = Operated(
         queue_id=acceptance.queue_id,
         at=acceptance.accepted_at,
         forward_paths=tuple(str(forward.forward_path) for forward in held),
-        reason=f"{acceptance.sending.login} sent to more recipients elsewhere within an hour than it may",
+        action="limit",
+        by=acceptance.sending.login,
     )
     append_events(connection, (event,))
 

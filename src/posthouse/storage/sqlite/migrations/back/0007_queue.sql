@@ -1,8 +1,5 @@
--- Older programs know no sending limit: what it holds is held by an operator then, and the journey says it in their words.
+-- Older programs know no sending limit: what it holds is held by an operator then.
 UPDATE spool SET held = 1 WHERE held = 3;
-UPDATE events SET kind = 'operated', fields = json_object(
-    'action', 'hold', 'forward_paths', json(fields -> '$.forward_paths'), 'by', 'the sending limit'
-) WHERE kind = 'held';
 DROP TABLE limit_notices;
 DROP TABLE sent;
 DROP INDEX spool_by_limit;

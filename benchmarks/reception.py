@@ -41,7 +41,7 @@ class Posthouse:
     def start(self) -> None:
         import asyncio
 
-        from posthouse.app import World
+        from posthouse.world import World
 
         config = house_config(self.folder)
         asyncio.run(furnish(config, World(), (RECIPIENT,)))

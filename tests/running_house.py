@@ -11,13 +11,15 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from posthouse.app import House, World, open_storage
+from posthouse.app import House
 from posthouse.config import Config, parse
+from posthouse.engines import open_storage
 from posthouse.identity.hashes import hash_password
 from posthouse.log import make_log
 from posthouse.mail.address import parse_address
 from posthouse.protocol.sasl_scram import derive_keys
 from posthouse.storage.interfaces import Storage
+from posthouse.world import World
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from posthouse.cli import app
+from posthouse.cli import program
 from posthouse.metrics import HouseFacts, Metrics, exposition
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +59,7 @@ def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
             yield (*words, name), " ".join(command.help.split("\n\n")[0].split())
 
 
-EVERY_COMMAND = dict(sorted(commands(get_command(app))))
+EVERY_COMMAND = dict(sorted(commands(get_command(program(())))))
 
 
 @pytest.mark.parametrize("document", FOR_PEOPLE)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import random as random_module
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 from posthouse.admission.admission import Admission, Seams
+from posthouse.admission.limit_notices import LimitNotices
 from posthouse.admission.peer import Role
 from posthouse.admission.reports import ReportWriter
 from posthouse.admission.rewriting import Rewriter
 from posthouse.admission.rules import Rules
 from posthouse.config import Config, ConfigError, reloaded
 from posthouse.config_values import Endpoint, parse_endpoint
-from posthouse.doors import SELF_SIGNED as SELF_SIGNED
 from posthouse.doors import Doors
+from posthouse.engines import open_storage
 from posthouse.forwarding.bounce import Bouncer
 from posthouse.forwarding.outgoing import Outgoing, Remembered
 from posthouse.forwarding.pace import ReportPace
@@ -29,10 +27,9 @@ from posthouse.forwarding.schedule import RetrySchedule
 from posthouse.identity.authenticator import Authenticator, IdentityRules
 from posthouse.identity.limiter import LimiterRules
 from posthouse.log import Log
-from posthouse.mail.world import Clock, Random
+from posthouse.mail.world import Clock
 from posthouse.metrics import Metrics
 from posthouse.net.arrival import is_among
-from posthouse.net.connect import Connector, TcpConnector
 from posthouse.net.crowd import CrowdWatch
 from posthouse.net.dns import DnsResolver, Resolver
 from posthouse.net.sender_domains import SenderDomains
@@ -49,68 +46,17 @@ from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
 from posthouse.retrieval.surrogate import Surrogates
 from posthouse.service.watchdog import Pulse, go_on_beating
 from posthouse.storage.errors import StorageError
-from posthouse.storage.filesystem import RealFileSystem
-from posthouse.storage.interfaces import Storage
-from posthouse.storage.sqlite.restore import restore_backup, restore_snapshot
-from posthouse.storage.sqlite.storage import SqliteStorage
-from posthouse.storage.upkeep import Migrated, Restored, Retention, Tell
+from posthouse.storage.upkeep import Migrated, Retention
 from posthouse.watch.watch import Watch
 from posthouse.workers import Part, lock_folder
+from posthouse.world import World
 
 Make = Callable[[Stream], SmtpSession | Pop3Session]
 
 SWEEP_EVERY_S = 60.0
 NOTE_LOGINS_EVERY_S = 60.0
+TELL_EVERY_S = 15.0
 GRACE_S = 10.0
-
-
-class SystemClock:
-    """The machine's time."""
-
-    now = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
-
-
-class SystemRandom:
-    """The machine's chance."""
-
-    def __init__(self) -> None:
-        self._chance = random_module.SystemRandom()
-
-    def octets(self, count: int) -> bytes:
-        return os.urandom(count)
-
-    def uniform(self, low: float, high: float) -> float:
-        return self._chance.uniform(low, high)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """What a house is handed from outside. Tests and simulation hand in their own."""
-
-    clock: Clock = field(default_factory=SystemClock)
-    random: Random = field(default_factory=SystemRandom)
-    connector: Connector = field(default_factory=TcpConnector)
-    resolver: Resolver | None = None
-
-
-async def open_storage(
-    config: Config, world: World, *, create: bool = False, on_migrated: Callable[[Migrated], None] | None = None
-) -> Storage:
-    """The storage engine that the configuration names. Without `on_migrated` an older database is refused."""
-    return await SqliteStorage.open(
-        config.data_dir, clock=world.clock, random=world.random, create=create, on_migrated=on_migrated
-    )
-
-
-def restore_storage(
-    config: Config, world: World, source: Path, tell: Tell, *, leave_out_damaged: bool = False
-) -> Restored:
-    """Return to a backup (a folder) or to a snapshot (a file). The caller keeps `serve` away. Raises StorageError."""
-    data_dir, now, disk = config.data_dir, world.clock.now(), RealFileSystem()
-    if not source.is_dir():
-        return restore_snapshot(source, data_dir, now=now, disk=disk, tell=tell)
-    return restore_backup(source, data_dir, now=now, disk=disk, tell=tell, leave_out_damaged=leave_out_damaged)
 
 
 class House:
@@ -181,6 +127,7 @@ class House:
                     chores.append(group.create_task(go_on_beating(self._pulse, self.storage.tick)))
                 if self.part.leads:
                     chores.append(group.create_task(self._sweep()))
+                    chores.append(group.create_task(self._tell_of_limits()))
                 group.create_task(self.refusals.run())
                 group.create_task(self.watch.run())
                 ready()
@@ -242,6 +189,7 @@ class House:
             metrics=self.metrics,
         )
         self.crowd = CrowdWatch(self.config.data_dir, self.world.clock, self.log)
+        self.limit_notices = LimitNotices(self.storage, self.world.clock, self.world.random, self.log)
         self.surrogates = Surrogates(self.storage.maildrops)
         self.remembered = Remembered(self.world.clock)
         self.refusals = Refusals(self.storage.journey, self.world.clock, self.world.random, self.log, self.metrics)
@@ -427,6 +375,15 @@ class House:
                 await self.storage.sweep(self.world.clock.now(), retention)
             except Exception:
                 self.log.exception("sweep failed")
+
+    async def _tell_of_limits(self) -> None:
+        """Postmaster learns of accounts that sent too much, within TELL_EVERY_S."""
+        while True:
+            try:
+                await self.limit_notices.tell(self.admission)
+            except Exception:
+                self.log.exception("postmaster not told of a sending limit")
+            await asyncio.sleep(TELL_EVERY_S)
 
     async def _note_logins(self) -> None:
         """Write when app passwords were last used, off the way of logins; every worker knows its own."""

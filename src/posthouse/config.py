@@ -137,6 +137,7 @@ class Reception(_Section):
     commands: Count = Field(default=5000, ge=100)
     errors: Count = Field(default=20, ge=1)
     unknown_recipients: Count = Field(default=10, ge=0)
+    recipients_per_hour: Count = Field(default=300, ge=0)
     roles: tuple[RoleName, ...] = ("abuse",)
     greeting_delay: Wait = 0.0
     strict_pipelining: Flag = False

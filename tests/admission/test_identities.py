@@ -8,10 +8,11 @@ import pytest
 
 from posthouse.admission.identities import may_send_as
 from posthouse.admission.routing import Home
-from posthouse.app import World, open_storage
+from posthouse.engines import open_storage
 from posthouse.mail.address import Address, parse_address
 from posthouse.mail.ids import AccountId
 from posthouse.storage.errors import StorageBusy
+from posthouse.world import World
 from tests.admission.test_routing import Names
 from tests.running_house import house_config
 

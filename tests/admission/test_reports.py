@@ -6,12 +6,12 @@ import pytest
 
 from posthouse.admission.admission import Admission, Seams
 from posthouse.admission.rules import Rules
-from posthouse.app import SystemClock, SystemRandom
 from posthouse.mail.acceptance import Acceptance
 from posthouse.mail.address import parse_address
 from posthouse.mail.content import ContentFacts, SealedContent
 from posthouse.mail.ids import QueueId
 from posthouse.storage.errors import StorageBusy
+from posthouse.world import SystemClock, SystemRandom
 from tests.admission.test_routing import HOSTNAME, PEOPLE, Names
 
 CONTENT = SealedContent(handle="h", size_octets=9, sha256=b"", facts=ContentFacts())

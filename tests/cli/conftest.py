@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from posthouse.app import World
 from posthouse.cli import first_look, main, surroundings
+from posthouse.world import World
 from tests.running_house import furnish, house_config
 
 CONFIG = """\

@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-from posthouse.app import World, open_storage
+from posthouse.engines import open_storage
+from posthouse.world import World
 from tests.cli.conftest import Command
 from tests.running_house import house_config
 

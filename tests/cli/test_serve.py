@@ -18,8 +18,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from posthouse.app import World
 from posthouse.workers import AlreadyServed, lock_folder
+from posthouse.world import World
 from tests.cli.conftest import CONFIG, Command, spawn
 from tests.running_house import furnish, house_config
 
@@ -151,7 +151,7 @@ def test_a_newer_schema_is_refused(furnished: Command) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 def test_a_low_port_without_root_and_anothers_folder_are_one_line(public_folder: Path) -> None:
     program = (
-        "import os, sys, importlib.readers, uvloop, encodings.idna, posthouse.app, posthouse.log;"
+        "import os, sys, importlib.readers, uvloop, encodings.idna, posthouse.app, posthouse.log, posthouse.cli.house;"
         "from posthouse.cli import main;"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534); sys.argv = ['posthouse', 'serve']; main()"
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from posthouse.app import World
+from posthouse.world import World
 from tests.cli.conftest import CONFIG, Command, spawn
 from tests.running_house import furnish, house_config
 

@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from posthouse.app import World
 from posthouse.config import load
+from posthouse.world import World
 from tests.running_house import DOORS, furnish
 
 SRC = Path(__file__).parents[2] / "src"

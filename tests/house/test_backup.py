@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from posthouse.app import World, open_storage, restore_storage
+from posthouse.engines import open_storage, restore_storage
 from posthouse.storage.interfaces import Storage
 from posthouse.storage.upkeep import Order, tell_nobody
+from posthouse.world import World
 from tests.house.wire import Wire, stored
 from tests.running_house import RunningHouse, house_config
 

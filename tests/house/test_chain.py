@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from posthouse.app import World, open_storage
 from posthouse.config import load
+from posthouse.engines import open_storage
 from posthouse.mail.address import parse_address
+from posthouse.world import World
 from tests.house.chain import (
     CONNECTIONS,
     MESSAGES,

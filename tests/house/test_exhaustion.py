@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from posthouse.app import SELF_SIGNED
+from posthouse.doors import SELF_SIGNED
 from posthouse.net.tls import make_self_signed
 from tests.house.served import ServedHouse
 from tests.house.wire import Wire, stored, stuffed

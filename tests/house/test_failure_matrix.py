@@ -28,10 +28,10 @@ from pathlib import Path
 
 import pytest
 
-from posthouse.app import World
 from posthouse.mail.journey import Attempted, JourneyEvent
 from posthouse.mail.story import tell
 from posthouse.storage.interfaces import Storage
+from posthouse.world import World
 from tests.fake_world import FakeRandom
 from tests.house.far_hosts import PIPELINING, PLAIN, REPLIES, FarHost, FarHosts, Fault
 from tests.house.wire import Wire

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from posthouse.app import World
 from posthouse.mail.story import tell
 from posthouse.net.dns import MxHost
 from posthouse.storage.interfaces import Storage
+from posthouse.world import World
 from tests.fake_world import FakeResolver
 from tests.running_house import PASSWORD, RunningHouse
 

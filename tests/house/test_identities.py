@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from posthouse.app import World
 from posthouse.mail.acceptance import Destination
 from posthouse.mail.address import parse_address
 from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import Queued
 from posthouse.mail.spool import SpoolRow
 from posthouse.net.dns import MxHost
+from posthouse.world import World
 from tests.fake_world import FakeResolver
 from tests.house.test_addresses import emptied
 from tests.house.test_forwarding import until_served

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from posthouse.app import World
 from posthouse.config_values import Endpoint
 from posthouse.mail.address import parse_address
 from posthouse.mail.journey import Attempted
 from posthouse.net.dns import DnsResolver
 from posthouse.storage.interfaces import Storage
+from posthouse.world import World
 from tests.dns_server import DnsServer, Fault, Raw, Zone, running_dns_server
 from tests.house.counting_peers import CountingPeer, counting_peer, counting_peers
 from tests.house.test_forwarding import maildrop

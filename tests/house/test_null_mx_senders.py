@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from posthouse.app import World
 from posthouse.mail.address import parse_address
 from posthouse.net import sender_domains
 from posthouse.net.dns import MxHost
+from posthouse.world import World
 from tests.fake_world import FakeResolver
 from tests.house.wire import Wire
 from tests.running_house import PASSWORD, RunningHouse, house_config

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from posthouse.app import World, open_storage
+from posthouse.engines import open_storage
 from posthouse.storage.errors import StorageError
 from posthouse.storage.upkeep import Order
 from posthouse.workers import AlreadyServed, lock_folder
+from posthouse.world import World
 from tests.house.wire import Wire
 from tests.running_house import RunningHouse, house_config
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from posthouse import app
-from posthouse.app import SELF_SIGNED
+from posthouse.doors import SELF_SIGNED
 from posthouse.net.tls import make_self_signed
 from posthouse.protocol.smtp_server import ServerOptions
 from tests.house.test_addresses import emptied

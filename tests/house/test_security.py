@@ -13,7 +13,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from posthouse.app import SELF_SIGNED
+from posthouse.doors import SELF_SIGNED
 from posthouse.mail.address import parse_address
 from posthouse.mail.ids import QueueId
 from posthouse.net.tls import make_self_signed

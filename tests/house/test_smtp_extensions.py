@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from posthouse.app import SELF_SIGNED
+from posthouse.doors import SELF_SIGNED
 from posthouse.mail.acceptance import Notify, Ret
 from posthouse.net.tls import make_self_signed
 from tests.house.test_forwarding import maildrop, until_served

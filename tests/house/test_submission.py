@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from posthouse.app import World
 from posthouse.mail.address import Address, parse_address
 from posthouse.net.dns import MxHost
+from posthouse.world import World
 from tests.fake_world import FakeResolver
 from tests.house.test_addresses import emptied
 from tests.house.wire import Wire, stuffed

@@ -153,6 +153,15 @@ def test_time_since_the_last_event_is_never_negative() -> None:
     assert [line.since_last_s for line in lines] == [0.0, 1.0, 0.0]
 
 
+HELD = Operated(queue_id=ACCEPTED.queue_id, at=101.0, forward_paths=("b@far.test",), action="limit", by="ann@x.test")
+
+
+def test_what_the_house_holds_is_told_with_the_way_to_decide() -> None:
+    (line,) = tell([HELD])
+    assert line.text.startswith("Held here for b@far.test: ann@x.test sent to more recipients")
+    assert line.details == (f"Until somebody decides: posthouse queue show {HELD.queue_id}",)
+
+
 def test_every_kind_has_its_line() -> None:
     told = {ACCEPTED, DEFERRED, REFUSED, REPORTED, OPERATED, Retrieved(**WHO), Deleted(**WHO)}  # type: ignore[arg-type]
     assert {type(event) for event in told} | {Placed, Queued} == set(get_args(JourneyEvent))

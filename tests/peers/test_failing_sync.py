@@ -14,11 +14,11 @@ from tests.house.served import ServedHouse
 from tests.peers.programs import Program
 from tests.running_house import PASSWORD, RunningHouse
 
-from posthouse.app import World
 from posthouse.mail.ids import AccountId
 from posthouse.storage.interfaces import Storage
 from posthouse.storage.sqlite.connection import DATABASE
 from posthouse.storage.sqlite.storage import SqliteStorage
+from posthouse.world import World
 
 SYNCS = 40
 MORE = 4

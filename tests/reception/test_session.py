@@ -12,7 +12,6 @@ from typing import Any, cast
 import pytest
 
 from posthouse.admission.peer import Role
-from posthouse.app import SystemClock
 from posthouse.log import make_log
 from posthouse.mail.acceptance import Acceptance
 from posthouse.mail.account import Unavailable
@@ -21,6 +20,7 @@ from posthouse.protocol.smtp_server import ServerOptions
 from posthouse.reception.limits import SmtpLimits
 from posthouse.reception.session import SmtpDoor, SmtpSession
 from posthouse.storage.errors import AccountGone, StorageBusy, StorageDamaged, StorageError, StorageFull
+from posthouse.world import SystemClock
 from tests.house.faults import Faults, faulty_house
 from tests.house.wire import Wire, stored, stuffed
 from tests.running_house import RunningHouse

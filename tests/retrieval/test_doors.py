@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from posthouse.app import SELF_SIGNED, World
+from posthouse.doors import SELF_SIGNED
 from posthouse.mail.ids import AccountId
 from posthouse.net.tls import make_self_signed
 from posthouse.protocol.sasl_scram import ScramClient
 from posthouse.retrieval.login_delay import LoginDelay
 from posthouse.retrieval.session import Pop3Limits, Pop3Session
 from posthouse.storage.errors import StorageBusy
+from posthouse.world import World
 from tests.house.faults import faulty_house
 from tests.house.served import ServedHouse
 from tests.house.wire import Wire

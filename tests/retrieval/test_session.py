@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import pytest
 
-from posthouse.app import SystemClock, World
 from posthouse.log import make_log
 from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import Deleted, Retrieved
@@ -23,6 +22,7 @@ from posthouse.protocol.pop3_options import Pop3Options
 from posthouse.retrieval.session import Pop3Door, Pop3Limits, Pop3Session
 from posthouse.storage.errors import StorageBusy, StorageError
 from posthouse.storage.interfaces import Storage
+from posthouse.world import SystemClock, World
 from tests.house.faults import Faults, faulty_house
 from tests.house.wire import Wire
 from tests.reception.test_session import Flood

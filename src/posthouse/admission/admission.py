@@ -17,7 +17,7 @@ from posthouse.admission.rewriting import Rewriter
 from posthouse.admission.routing import EXPANSION_TARGETS, Home, Routed, qualified, route
 from posthouse.admission.rules import Rules
 from posthouse.admission.seams import Elsewhere, SenderDomains, SystemMaildrops
-from posthouse.admission.senders import held_here, own_way, takes_no_mail
+from posthouse.admission.senders import held_here, own_way, sending, takes_no_mail
 from posthouse.admission.submission import Missing, Submission
 from posthouse.admission.taken import accepted, accepted_report
 from posthouse.mail.acceptance import Acceptance, Destination, Forward, Notify, Placement, Ret
@@ -242,6 +242,7 @@ class Admission:
             envelope_id=transaction.envelope_id,
             smtputf8=transaction.smtputf8,
             body=transaction.body,
+            sending=sending(transaction.peer, self.rules) if forwards else None,
         )
 
     def _prefix(
@@ -375,6 +376,8 @@ class Admission:
             expires_at=now + self.rules.expire_after_s,
             original_recipient=original_recipient(recipient.original_recipient, recipient.alias),
             notify=passed_on(recipient.notify, is_expanded=recipient.routed.is_expanded),
+            # Whom an alias leads to, its owner chose, not who wrote to it.
+            counted=not recipient.routed.is_alias,
         )
 
 

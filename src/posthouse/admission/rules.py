@@ -18,6 +18,8 @@ class Rules:
     postmaster: Address | None
     max_recipients: int
     expire_after_s: float
+    recipients_per_hour: int = 0
+    """Elsewhere, of an account; 0: any number."""
     roles: frozenset[str] = frozenset({"abuse"})
     literals: frozenset[str] = frozenset()
     routed_domains: frozenset[str] = frozenset()
@@ -34,6 +36,7 @@ class Rules:
             postmaster=config.postmaster,
             max_recipients=config.reception.recipients,
             expire_after_s=config.forwarding.expire_after,
+            recipients_per_hour=config.reception.recipients_per_hour,
             roles=frozenset(config.reception.roles),
             literals=frozenset(ip_spelling(str(ip)) or "" for ip in listening if not ip.is_unspecified),
             routed_domains=frozenset(config.forwarding.routes),

@@ -7,6 +7,7 @@ from posthouse.admission.peer import Peer
 from posthouse.admission.routing import Routed
 from posthouse.admission.rules import Rules
 from posthouse.admission.seams import SenderDomains
+from posthouse.mail.acceptance import Sending
 from posthouse.mail.account import Identity, Mailbox
 from posthouse.mail.address import Address, ReversePath
 
@@ -41,3 +42,12 @@ async def held_here(directory: Directory, address: Address) -> Routed | None:
     if identity is None:
         return None
     return Routed(mailboxes={identity.account: (Mailbox(identity.account, identity.login), address)}, followed=1)
+
+
+def sending(peer: Peer, rules: Rules) -> Sending | None:
+    """Whose sending limit a message counts for; None: nobody's, as for mail of trusted networks and of other houses."""
+    if peer.account is None:
+        return None
+    return Sending(
+        account=peer.account.account, login=peer.account.login, recipients_per_hour=rules.recipients_per_hour
+    )

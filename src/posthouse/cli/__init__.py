@@ -4,38 +4,33 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 
 import typer
 
 from posthouse import __version__
-from posthouse.cli import (
-    account_import,
-    accounts,
-    app_passwords,
-    check,
-    dns,
-    house,
-    identities,
-    messages,
-    queue,
-    serve,
-    service,
-    store,
-    tour,
-    upgrade,
-)
 from posthouse.cli.common import Problem
 
 INTERRUPTED = 130
 USAGE = 2
 
-app = typer.Typer(
-    name="posthouse",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+MODULES = {
+    "house": ("init",),
+    "serve": ("serve",),
+    "check": ("check",),
+    "dns": ("dns",),
+    "service": ("service",),
+    "store": ("backup", "restore"),
+    "upgrade": ("upgrade", "migrate", "rollback"),
+    "tour": ("demo",),
+    "accounts": ("domain", "account", "alias"),
+    "identities": ("identity",),
+    "queue": ("queue",),
+    "messages": ("journey",),
+}
+"""The commands that each module's `register` adds. Only the module of the command that was given is imported."""
+
 # typer's own base of "no such option" and the like, which it does not export.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -46,35 +41,32 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
     """A whole mail system in one program: SMTP in and out, a durable store, POP3."""
 
 
-house.register(app)
-serve.register(app)
-check.register(app)
-dns.register(app)
-service.register(app)
-store.register(app)
-upgrade.register(app)
-tour.register(app)
-account_import.register(accounts.account)
-accounts.account.add_typer(app_passwords.app_password, name="app-password")
-app.add_typer(accounts.domain, name="domain")
-app.add_typer(accounts.account, name="account")
-app.add_typer(accounts.alias, name="alias")
-app.add_typer(identities.identity, name="identity")
-app.add_typer(queue.queue, name="queue")
-messages.register(app)
+def program(arguments: Sequence[str]) -> typer.Typer:
+    """The command line, as far as these arguments need it: one module, or all where no command is named."""
+    app = typer.Typer(
+        name="posthouse",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_root)
+    named = [module for module, commands in MODULES.items() if arguments and arguments[0] in commands]
+    for module in named or MODULES:
+        import_module(f"posthouse.cli.{module}").register(app)
+    return app
 
 
 def main() -> None:
     """The entry point: anything that an operator can mend is one line on stderr."""
     try:
-        status = app(prog_name="posthouse", standalone_mode=False)
+        status = program(sys.argv[1:])(prog_name="posthouse", standalone_mode=False)
         sys.stdout.flush()
     except Problem as problem:
         _complain(str(problem))

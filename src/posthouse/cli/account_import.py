@@ -18,9 +18,9 @@ from posthouse.mail.address import Address
 from posthouse.mail.words import count, visible
 
 if TYPE_CHECKING:
-    from posthouse.app import World
     from posthouse.config import Config
     from posthouse.storage.interfaces import Storage
+    from posthouse.world import World
 
 MAX_LINE_OCTETS = 64 * 1024
 MOST_QUOTA_OCTETS = 2**62

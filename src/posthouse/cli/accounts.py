@@ -21,12 +21,12 @@ from posthouse.cli.common import (
     with_storage,
 )
 from posthouse.mail.address import Address
-from posthouse.mail.words import size
+from posthouse.mail.words import count, size
 
 if TYPE_CHECKING:
-    from posthouse.app import World
     from posthouse.config import Config
     from posthouse.storage.interfaces import Storage
+    from posthouse.world import World
 
 domain = typer.Typer(help="Domains whose mail this house takes.", no_args_is_help=True)
 account = typer.Typer(help="Accounts: a login and a maildrop each.", no_args_is_help=True)
@@ -35,7 +35,20 @@ alias = typer.Typer(help="Addresses that lead to other addresses.", no_args_is_h
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 _SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)\Z", re.IGNORECASE)
 _QUOTA_HELP = "Most octets in the maildrop, such as 500M or 2G; 0 takes nothing."
+_LIMIT_HELP = "Recipients elsewhere that it may send to in an hour; 0: any number; default: as the configuration says."
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    from posthouse.cli import account_import, app_passwords
+
+    if not account.registered_groups:
+        account_import.register(account)
+        account.add_typer(app_passwords.app_password, name="app-password")
+    for name, group in (("domain", domain), ("account", account), ("alias", alias)):
+        app.add_typer(group, name=name)
+
 
 PasswordStdin = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from standard input instead of making one.")
@@ -105,18 +118,22 @@ def account_add(
     config: ConfigOption = None,
     password_stdin: PasswordStdin = False,
     quota: Annotated[str | None, typer.Option(metavar="SIZE", help=_QUOTA_HELP)] = None,
+    recipients_per_hour: Annotated[str | None, typer.Option(metavar="N", help=_LIMIT_HELP)] = None,
 ) -> None:
     """Make an account and a password, which is shown once."""
     from posthouse.cli.passwords import scram_keys, verifier_for
 
     checked = address_argument(address)
     quota_octets = parse_size(quota) if quota is not None else None
+    limit = parse_limit(recipients_per_hour) if recipients_per_hour is not None else None
     password, made = _password(password_stdin)
     verifier = verifier_for(password)
 
     async def work(storage: Storage, config: Config, world: World) -> None:
         now = world.clock.now()
         await storage.administration.add_account(checked, verifier=verifier, quota_octets=quota_octets, now=now)
+        if limit is not None:
+            await storage.administration.set_recipients_per_hour(checked.key, limit)
         # The keys need the salt, which the account has only now.
         keys = await scram_keys(storage, config, checked, password, made=made)
         if keys is not None:
@@ -138,6 +155,7 @@ def account_list(config: ConfigOption = None, json: JsonOption = False) -> None:
                 "used_octets": entry.used_octets,
                 "quota_octets": entry.quota_octets,
                 "suspended": entry.suspended,
+                "recipients_per_hour": entry.recipients_per_hour,
             }
             for entry in await storage.administration.accounts()
         ]
@@ -187,6 +205,32 @@ def account_quota(
     with_storage(config, work)
     limit = "as much as the disk does" if quota_octets is None else f"{size(quota_octets)} at most"
     print(f"The maildrop of {checked} may hold {limit} from now on.")
+
+
+@account.command("limit")
+def account_limit(
+    address: AddressArgument,
+    recipients_per_hour: Annotated[
+        str, typer.Option("--recipients-per-hour", metavar="N", show_default=False, help=_LIMIT_HELP)
+    ],
+    config: ConfigOption = None,
+) -> None:
+    """Change how many recipients an account may send to.
+
+    Those elsewhere are counted, within an hour; what goes beyond is held, and postmaster is told.
+    """
+    checked = address_argument(address)
+    limit = parse_limit(recipients_per_hour)
+
+    async def work(storage: Storage, config: Config, _world: World) -> int:
+        await storage.administration.set_recipients_per_hour(checked.key, limit)
+        return config.reception.recipients_per_hour
+
+    default = with_storage(config, work)
+    allowed = default if limit is None else limit
+    many = count(allowed, "recipient", "recipients") if allowed else "any number of recipients"
+    own = ", as the configuration says" if limit is None else ""
+    print(f"{checked} may send to {many} elsewhere in an hour{own}.")
 
 
 @account.command("suspend")
@@ -256,7 +300,7 @@ def alias_add(
         await storage.administration.add_alias(checked, checked_targets)
         return await leading_nowhere(storage, config, checked_targets)
 
-    unknown = with_storage(config, work)
+    unknown = with_storage(config, work, "posthouse.admission.routing")
     shown = str(checked) if checked.local_part else f"Every other address of {checked.domain}"
     print(f"{shown} now leads to {', '.join(map(str, checked_targets))}.")
     sys.stdout.flush()
@@ -300,6 +344,15 @@ def alias_remove(address: AliasArgument, config: ConfigOption = None) -> None:
 def _alias_argument(text: str) -> Address:
     """An address, or `@domain` for the catch-all."""
     return Address("", domain_argument(text[1:])) if text.startswith("@") else address_argument(text)
+
+
+def parse_limit(text: str) -> int | None:
+    """A number of recipients; None for `default`."""
+    if text.lower() == "default":
+        return None
+    if not re.match(r"[0-9]{1,9}\Z", text):
+        raise Problem(f"{text!r} is not a number of recipients; write for example 1000, 0 for any number, or default")
+    return int(text)
 
 
 def parse_size(text: str) -> int:

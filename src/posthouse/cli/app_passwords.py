@@ -19,10 +19,10 @@ from posthouse.cli.common import (
 from posthouse.mail.words import moment
 
 if TYPE_CHECKING:
-    from posthouse.app import World
     from posthouse.config import Config
     from posthouse.mail.account import AppPassword
     from posthouse.storage.interfaces import Storage
+    from posthouse.world import World
 
 MAX_NAME_CHARACTERS = 64
 

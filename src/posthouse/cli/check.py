@@ -198,9 +198,10 @@ def free_port(door: str, endpoint: Endpoint) -> Finding:
 
 async def _store(config: Config) -> tuple[list[Finding], tuple[str, ...], float | None]:
     """What the store says, its domains, and when the newest journey began. Every command opens it beside a house."""
-    from posthouse.app import World, open_storage
     from posthouse.cli.check_crowd import crowd
+    from posthouse.engines import open_storage
     from posthouse.mail.ids import time_of
+    from posthouse.world import World
 
     storage = await open_storage(config, World())
     try:

@@ -14,9 +14,9 @@ from posthouse.mail.words import count
 from posthouse.storage.upkeep import Flaw
 
 if TYPE_CHECKING:
-    from posthouse.app import World
     from posthouse.config import Config
     from posthouse.storage.interfaces import Storage
+    from posthouse.world import World
 
 SHOWN_FLAWS = 10_000
 """More are only counted."""

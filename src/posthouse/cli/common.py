@@ -18,9 +18,9 @@ from posthouse.mail.words import visible
 from posthouse.storage.errors import StorageError
 
 if TYPE_CHECKING:
-    from posthouse.app import World
     from posthouse.config import Config
     from posthouse.storage.interfaces import Storage
+    from posthouse.world import World
 
 ConfigOption = Annotated[
     Path | None,
@@ -47,14 +47,18 @@ def load_config(path: Path | None) -> Config:
         raise Problem(f"{exc}; {exc.mend}" if exc.mend else str(exc)) from exc
 
 
-def with_storage(config_path: Path | None, work: Callable[[Storage, Config, World], Awaitable[T]]) -> T:
-    """Run `work` against the house's store, as the owner of its folder. A running house sees changes at once."""
+def with_storage(config_path: Path | None, work: Callable[[Storage, Config, World], Awaitable[T]], *needed: str) -> T:
+    """Run `work` against the house's store, as the owner of its folder. A running house sees changes at once.
+
+    `needed`: the modules that `work` imports.
+    """
     import asyncio
 
-    from posthouse.app import World, open_storage
+    from posthouse.engines import open_storage
+    from posthouse.world import World
 
     config = load_config(config_path)
-    become_owner(config.data_dir)
+    become_owner(config.data_dir, "posthouse.engines", *needed)
     require_writable(config.data_dir)
     world = World()
 
@@ -71,18 +75,22 @@ def with_storage(config_path: Path | None, work: Callable[[Storage, Config, Worl
         raise Problem(str(exc) or type(exc).__name__) from exc
 
 
-def become_owner(folder: Path) -> None:
-    """Started as root, act as the folder's owner, so that no file in it comes to belong to root."""
+def become_owner(folder: Path, *needed: str) -> None:
+    """Started as root, act as the folder's owner, so that no file in it comes to belong to root.
+
+    `needed`: the modules that do the work; all of the house's where none is named.
+    """
     if os.geteuid() != 0 or not folder.exists():
         return
     owner = folder.stat()
     if owner.st_uid == 0:
         return
     # Python itself may lie where only root can read: what is imported late has to be there before.
-    import importlib.readers  # noqa: F401
+    import importlib
+    import importlib.readers
 
-    import posthouse.app  # noqa: F401
-
+    for module in needed or ("posthouse.app",):
+        importlib.import_module(module)
     os.setgroups(_groups_of(owner.st_uid, owner.st_gid))
     os.setgid(owner.st_gid)
     os.setuid(owner.st_uid)

@@ -12,9 +12,9 @@ from posthouse.cli.common import ConfigOption, JsonOption, Problem, print_json, 
 from posthouse.cli.dns_records import dns_records, zone_lines
 
 if TYPE_CHECKING:
-    from posthouse.app import World
     from posthouse.config import Config
     from posthouse.storage.interfaces import Storage
+    from posthouse.world import World
 
 
 def register(app: typer.Typer) -> None:

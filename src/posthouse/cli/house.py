@@ -27,8 +27,8 @@ from posthouse.mail.address import Address
 from posthouse.storage.errors import StorageError
 
 if TYPE_CHECKING:
-    from posthouse.app import World
     from posthouse.config import Config
+    from posthouse.world import World
 
 CONFIG_NAME = "posthouse.toml"
 
@@ -135,10 +135,11 @@ def _furnish(made: Path, hostname: str, domain: str, address: Address, password:
     """Configuration, certificate and store, in this folder."""
     import asyncio
 
-    from posthouse.app import SELF_SIGNED, World
     from posthouse.cli.first_look import default_doors
     from posthouse.config import load
+    from posthouse.doors import SELF_SIGNED
     from posthouse.net.tls import make_self_signed
+    from posthouse.world import World
 
     text = _TEMPLATE.format(hostname=hostname, postmaster=address, **default_doors())
     descriptor = os.open(made / CONFIG_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -151,8 +152,8 @@ def _furnish(made: Path, hostname: str, domain: str, address: Address, password:
 
 
 async def _fill(config: Config, world: World, domain: str, address: Address, password: str) -> None:
-    from posthouse.app import open_storage
     from posthouse.cli.passwords import scram_keys, verifier_for
+    from posthouse.engines import open_storage
 
     storage = await open_storage(config, world, create=True)
     try:

@@ -19,12 +19,18 @@ from posthouse.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from posthouse.app import World
     from posthouse.config import Config
     from posthouse.mail.account import Identity
     from posthouse.storage.interfaces import Storage
+    from posthouse.world import World
 
 identity = typer.Typer(help="Addresses elsewhere that accounts may send as.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(identity, name="identity")
+
 
 Login = Annotated[
     str,

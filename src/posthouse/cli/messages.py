@@ -19,9 +19,9 @@ from posthouse.mail.story import tell
 from posthouse.mail.words import duration
 
 if TYPE_CHECKING:
-    from posthouse.app import World
     from posthouse.config import Config
     from posthouse.storage.interfaces import Storage
+    from posthouse.world import World
 
 MOST_JOURNEYS = 20
 _TEXT_COLUMN = 37

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from posthouse.cli.common import (
-    ConfigOption,
-    JsonOption,
-    Problem,
-    print_json,
-    print_rows,
-    printable,
-    user_name,
-    with_storage,
+from posthouse.cli.common import ConfigOption, JsonOption, Problem, print_json, with_storage
+from posthouse.cli.queue_actions import Wishes, operate, operate_on_one
+from posthouse.cli.queue_shown import (
+    fields,
+    print_list,
+    print_message,
+    print_summary,
+    summary_fields,
 )
 from posthouse.mail.ids import QUEUE_ID_PATTERN, QueueId
-from posthouse.mail.journey import Operated
-from posthouse.mail.spool import AT_ONCE, SpoolRow
-from posthouse.mail.words import count, duration, size
+from posthouse.mail.queue_filter import FILTER_HELP, FilterError, Held, OfMessage, QueueFilter, parse_filter
+from posthouse.mail.spool import Action, Hold, SpoolRow, Tally
 
 if TYPE_CHECKING:
-    from posthouse.app import World
     from posthouse.config import Config
-    from posthouse.storage.interfaces import Spool, Storage
+    from posthouse.storage.interfaces import Storage
+    from posthouse.world import World
 
 queue = typer.Typer(help="Recipients that wait to be served elsewhere.", no_args_is_help=True)
 
+LISTED = 1000
+EVERYTHING = "all"
+
 QueueIdArgument = Annotated[str, typer.Argument(metavar="ID", show_default=False, help="The id that stood in the 250.")]
-Operation = Callable[["Spool", QueueId, Operated], Awaitable[int]]
+FilterArgument = Annotated[list[str] | None, typer.Argument(metavar="[FILTER]", show_default=False, help=FILTER_HELP)]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what it would be done to, and change nothing.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(queue, name="queue")
 
 
 def queue_id_argument(text: str) -> QueueId:
@@ -40,161 +49,136 @@ def queue_id_argument(text: str) -> QueueId:
     return QueueId(text.upper())
 
 
+def filter_argument(words: list[str] | None) -> QueueFilter:
+    """The filters of the command line."""
+    try:
+        return parse_filter(words or ())
+    except FilterError as exc:
+        raise Problem(str(exc)) from exc
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    rows: tuple[SpoolRow, ...]
+    total: int
+    now: float
+    served: bool
+
+
 @queue.command("list")
-def queue_list(config: ConfigOption = None, json: JsonOption = False) -> None:
+def queue_list(
+    filters: FilterArgument = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    summary: Annotated[bool, typer.Option("--summary", help="By destination, those with most first.")] = False,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Lines at most.")] = LISTED,
+) -> None:
     """What waits, since when, why, and when it is tried next."""
-    rows, now, total = _read(config, None)
-    if json:
-        print_json([_fields(row) for row in rows])
+    wanted = filter_argument(filters)
+    if summary:
+        _summarise(config, wanted, limit, as_json=json)
         return
-    shown = [
-        {
-            "queue_id": row.message.queue_id,
-            "to": row.forward_path,
-            "waiting_for": duration(now - row.message.accepted_at),
-            "attempts": row.attempts,
-            "next_try": _next_try(row, now),
-            "why": row.last_reply or "not tried yet",
-        }
-        for row in rows
-    ]
-    print_rows(shown, list(shown[0]) if shown else [], as_json=False, empty="Nothing waits.")
-    if total > len(rows):
-        print(f"Shown are the first {count(len(rows), 'recipient', 'recipients')} of {total}.")
+    found = _read(config, wanted, limit)
+    if json:
+        print_json([fields(row) for row in found.rows])
+    else:
+        print_list(found.rows, found.now, empty="Nothing that fits waits." if wanted else "Nothing waits.")
+    if found.total > len(found.rows):
+        sys.stdout.flush()
+        print(
+            f"Shown are the first {len(found.rows)} of {found.total} recipients (--limit); shorter: --summary",
+            file=sys.stderr if json else sys.stdout,
+        )
+
+
+def _summarise(config: ConfigOption, wanted: QueueFilter, limit: int, *, as_json: bool) -> None:
+    async def work(storage: Storage, _config: Config, world: World) -> tuple[Tally, float]:
+        return await storage.spool.tally(wanted), world.clock.now()
+
+    tally, now = with_storage(config, work)
+    if as_json:
+        print_json([summary_fields(each) for each in tally.destinations[:limit]])
+        return
+    print_summary(tally, now, limit)
 
 
 @queue.command("show")
 def queue_show(queue_id: QueueIdArgument, config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Everything about one waiting message."""
+    """Why a message waits, and when it is tried next."""
     wanted = queue_id_argument(queue_id)
-    rows, now, _total = _read(config, wanted)
-    if not rows:
-        raise Problem(_not_waiting(wanted))
+    found = _read(config, (OfMessage(wanted),), LISTED)
+    if not found.rows:
+        raise Problem(f"{wanted} does not wait; what became of it: posthouse journey {wanted}")
     if json:
-        print_json([_fields(row) for row in rows])
+        print_json([fields(row) for row in found.rows])
         return
-    message = rows[0].message
-    sender = printable(rows[0].reverse_path) or "nobody (<>)"
-    print(f"Message {wanted} from {sender}, {size(len(message.prefix) + message.content_octets)}")
-    print(f"  accepted {duration(now - message.accepted_at)} ago; told in full by: posthouse journey {wanted}")
-    for row in rows:
-        print(f"  to {printable(row.forward_path)}")
-        if row.destination.via:
-            print(f"    leaves    through {printable(row.destination.via)}, as mail of {printable(row.identity)}")
-        print(f"    tried     {count(row.attempts, 'time', 'times')}, next try {_next_try(row, now)}")
-        print(f"    given up  in {duration(row.expires_at - now)}")
-        print(f"    why       {printable(row.last_reply) or 'not tried yet'}")
-        if row.deaths:
-            print(f"    put off   the house ended {count(row.deaths, 'time', 'times')} while it was tried")
-        if row.may_have_arrived:
-            again, gone = f"posthouse queue retry {wanted}", f"posthouse queue remove {wanted}"
-            print(f"    decide    ask whether it arrived; if not, send it again: {again}; if so: {gone}")
+    print_message(found.rows, found.now, total=found.total, served=found.served)
 
 
 @queue.command("retry")
-def queue_retry(queue_id: QueueIdArgument, config: ConfigOption = None) -> None:
-    """Try a message again at once, or send again what may have arrived."""
-    _operate(config, queue_id, "retry", "due at once", lambda spool, id_, event: spool.retry(id_, AT_ONCE, event))
+def queue_retry(
+    filters: FilterArgument = None, config: ConfigOption = None, yes: YesOption = False, dry_run: DryRunOption = False
+) -> None:
+    """Try messages again at once, or send again what may have arrived."""
+    _act(config, Action.RETRY, filters, Wishes(yes=yes, dry_run=dry_run))
 
 
 @queue.command("hold")
-def queue_hold(queue_id: QueueIdArgument, config: ConfigOption = None) -> None:
-    """Keep a message back until it is released."""
-    _operate(config, queue_id, "hold", "held", lambda spool, id_, event: spool.hold(id_, event))
+def queue_hold(
+    filters: FilterArgument = None, config: ConfigOption = None, yes: YesOption = False, dry_run: DryRunOption = False
+) -> None:
+    """Keep messages back until they are released."""
+    _act(config, Action.HOLD, filters, Wishes(yes=yes, dry_run=dry_run))
 
 
 @queue.command("release")
 def queue_release(
-    queue_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", show_default=False, help="The id that stood in the 250.")
-    ] = None,
+    filters: FilterArgument = None,
     config: ConfigOption = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
     everything: Annotated[bool, typer.Option("--all", help="All that is held, but what may have arrived.")] = False,
     restored: Annotated[bool, typer.Option("--restored", help="All that a restore held.")] = False,
 ) -> None:
     """Let held messages go on."""
-    if (queue_id is not None) + everything + restored != 1:
-        raise Problem("name one message, or give --restored (what a restore held) or --all")
-    if queue_id is not None:
-        _operate(config, queue_id, "release", "released", lambda spool, id_, event: spool.release(id_, event))
-        return
-    by = user_name()
-
-    async def work(storage: Storage, _config: Config, world: World) -> int:
-        def told(released: QueueId, paths: tuple[str, ...]) -> Operated:
-            return Operated(queue_id=released, at=world.clock.now(), action="release", forward_paths=paths, by=by)
-
-        return await storage.spool.release_all(told, restored=restored)
-
-    print(f"{count(with_storage(config, work), 'recipient', 'recipients')} released.")
+    if bool(filters) + everything + restored != 1:
+        raise Problem("name one message or filters, or give --restored (what a restore held) or --all")
+    wishes = Wishes(yes=yes, dry_run=dry_run)
+    if filters:
+        _act(config, Action.RELEASE, filters, wishes)
+    else:
+        operate(config, Action.RELEASE, (Held(hold=Hold.RESTORE) if restored else Held(),), wishes)
 
 
 @queue.command("remove")
-def queue_remove(queue_id: QueueIdArgument, config: ConfigOption = None) -> None:
-    """Take a message out of the queue, without a report to its sender."""
-    _operate(config, queue_id, "remove", "removed", lambda spool, id_, event: spool.remove(id_, event))
+def queue_remove(
+    filters: FilterArgument = None, config: ConfigOption = None, yes: YesOption = False, dry_run: DryRunOption = False
+) -> None:
+    """Take messages out of the queue. Their senders get no report."""
+    _act(config, Action.REMOVE, filters, Wishes(yes=yes, dry_run=dry_run))
 
 
-def _operate(config: ConfigOption, queue_id: str, action: str, did: str, operation: Operation) -> None:
-    """Do it, write it into the journey, and say how many recipients it changed."""
-    wanted = queue_id_argument(queue_id)
-    by = user_name()
-
-    async def work(storage: Storage, _config: Config, world: World) -> tuple[int, bool]:
-        rows = await storage.spool.list(queue_id=wanted)
-        paths = tuple(str(row.forward_path) for row in rows)
-        event = Operated(queue_id=wanted, at=world.clock.now(), action=action, forward_paths=paths, by=by)
-        return await operation(storage.spool, wanted, event), bool(rows)
-
-    changed, waits = with_storage(config, work)
-    if not waits:
-        raise Problem(_not_waiting(wanted))
-    print(f"{count(changed, 'recipient', 'recipients')} {did}.")
-    if not changed:
-        raise Problem(f"nothing to {action} in {wanted}; its state: posthouse queue show {wanted}")
+def _act(config: ConfigOption, action: Action, words: list[str] | None, wishes: Wishes) -> None:
+    """Do it to one message at once; to whatever filters find only after it was counted."""
+    if not words:
+        raise Problem(
+            f"name a message or filters, such as to:@example.org; all that waits: posthouse queue {action} {EVERYTHING}"
+        )
+    wanted = () if words == [EVERYTHING] else filter_argument(words)
+    match wanted:
+        case (OfMessage(queue_id=queue_id),) if not wishes.dry_run:
+            operate_on_one(config, action, queue_id)
+        case _:
+            operate(config, action, wanted, wishes)
 
 
-def _read(config: ConfigOption, queue_id: QueueId | None) -> tuple[tuple[SpoolRow, ...], float, int]:
-    """Rows, the time they were read at, and how many wait in all."""
+def _read(config: ConfigOption, wanted: QueueFilter, limit: int) -> _Found:
+    """Rows, how many fit in all, the time they were read at, and whether a house runs."""
+    from posthouse.cli.check import is_served
 
-    async def work(storage: Storage, _config: Config, world: World) -> tuple[tuple[SpoolRow, ...], float, int]:
-        rows = await storage.spool.list(queue_id=queue_id)
-        return rows, world.clock.now(), await storage.spool.count()
+    async def work(storage: Storage, loaded: Config, world: World) -> _Found:
+        rows = await storage.spool.list(limit, wanted=wanted)
+        total = len(rows) if len(rows) < limit else await storage.spool.count(wanted)
+        return _Found(rows, total, world.clock.now(), is_served(loaded))
 
     return with_storage(config, work)
-
-
-def _not_waiting(queue_id: QueueId) -> str:
-    return f"{queue_id} does not wait; what became of it: posthouse journey {queue_id}"
-
-
-def _fields(row: SpoolRow) -> dict[str, object]:
-    return {
-        "queue_id": row.message.queue_id,
-        "forward_path": str(row.forward_path),
-        "reverse_path": str(row.reverse_path or ""),
-        "destination": row.destination.domain,
-        "via": row.destination.via or None,
-        "accepted_at": row.message.accepted_at,
-        "not_before": row.not_before,
-        "expires_at": row.expires_at,
-        "attempts": row.attempts,
-        "held": row.held,
-        "held_by_restore": row.held_by_restore,
-        "claimed": row.claimed,
-        "sending_at": row.sending_at,
-        "may_have_arrived": row.may_have_arrived,
-        "deaths": row.deaths,
-        "last_reply": row.last_reply,
-        "size_octets": len(row.message.prefix) + row.message.content_octets,
-    }
-
-
-def _next_try(row: SpoolRow, now: float) -> str:
-    if row.may_have_arrived:
-        return "held, may have arrived"
-    if row.held:
-        return "held by restore" if row.held_by_restore else "held"
-    if row.claimed:
-        return "now"
-    return f"in {duration(row.not_before - now)}" if row.not_before > now else "due"

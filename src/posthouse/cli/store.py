@@ -30,9 +30,9 @@ from posthouse.storage.errors import StorageError
 from posthouse.storage.upkeep import HOUSE, Counts, Manifest, Order, Restored
 
 if TYPE_CHECKING:
-    from posthouse.app import World
     from posthouse.config import Config
     from posthouse.storage.interfaces import Storage
+    from posthouse.world import World
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +63,7 @@ def backup(
         with progress_shown() as tell:
             return await storage.backup(target, _order(loaded, file), tell)
 
-    manifest = with_storage(config, work)
+    manifest = with_storage(config, work, "posthouse.app")
     if json:
         print_json([{"folder": str(target), **dataclasses.asdict(manifest)}])
         return
@@ -75,7 +75,7 @@ def backup(
 
 def _order(config: Config, file: Path) -> Order:
     """What belongs to the house besides its store: what is ours is copied, what others manage is named."""
-    from posthouse.app import SELF_SIGNED
+    from posthouse.doors import SELF_SIGNED
 
     pair = {name: config.data_dir / name for name in SELF_SIGNED if (config.data_dir / name).is_file()}
     left_out = [path for path in (config.tls.certificate, config.tls.key) if path is not None]
@@ -102,7 +102,8 @@ def restore(
     A backup is restored where there is no store; a snapshot takes the place of the store that is there, which is kept
     in a folder of its own. What waited in the queue is held until it is released: it may have been sent meanwhile.
     """
-    from posthouse.app import World, restore_storage
+    from posthouse.engines import restore_storage
+    from posthouse.world import World
 
     # As it was written on the command line, it belongs to this folder; as another user we may not see it.
     source = source.absolute()

@@ -11,10 +11,11 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from posthouse.app import World, open_storage
 from posthouse.config import load
+from posthouse.engines import open_storage
 from posthouse.identity.hashes import hash_password
 from posthouse.mail.address import parse_address
+from posthouse.world import World
 
 START_TIMEOUT_S = 30.0
 

@@ -11,17 +11,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from posthouse.app import World, open_storage
 from posthouse.config import load
 from posthouse.demo.houses import DemoHouse, HouseDidNotStart, make_pair
 from posthouse.demo.ledger import count_afterwards, send_and_kill
 from posthouse.demo.people import NotTaken, hand_over, open_maildrop, read_message, write_letter
 from posthouse.demo.stage import Stage
+from posthouse.engines import open_storage
 from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import Attempted
 from posthouse.net.pop3_connection import Pop3Failed
 from posthouse.net.smtp_connection import ConnectionBroke, ConnectionFailed
 from posthouse.storage.errors import StorageError
+from posthouse.world import World
 
 WAIT_S = 20.0
 STEP_FAILURES = (

@@ -65,6 +65,28 @@ class Forward:
     notify: frozenset[Notify] | None = None
     identity: str | None = None
     """The sender's address, where it is an identity with a `via` of its own."""
+    counted: bool = False
+    """Whether it counts for the sending limit of who handed it in."""
+
+
+@record
+class Sending:
+    """Who handed a message in, and how many recipients an hour the configuration allows them (0: any number).
+
+    What the account itself has as its limit comes first.
+    """
+
+    account: AccountId
+    login: str
+    recipients_per_hour: int
+
+
+@record
+class LimitTold:
+    """The message tells postmaster what sending limits hold of an account, up to the message `up_to`."""
+
+    account: AccountId
+    up_to: QueueId
 
 
 @record
@@ -86,3 +108,5 @@ class Acceptance:
     """ENVID, decoded (RFC 3461 §4.4)."""
     smtputf8: bool = False
     body: str = "7BIT"
+    sending: Sending | None = None
+    limit_told: LimitTold | None = None

@@ -89,6 +89,8 @@ class AccountSummary:
     suspended: bool
     message_count: int
     used_octets: int
+    recipients_per_hour: int | None = None
+    """Its own sending limit: None is the configuration's, 0 is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

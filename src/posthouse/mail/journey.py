@@ -124,7 +124,11 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operated:
-    """An operator acted on the queue: action is retry, hold, release or remove."""
+    """An operator acted on the queue: action is retry, hold, release or remove.
+
+    `limit`: the house itself held what goes beyond the sending limit of the account `by`. (A kind of its own could not
+    be read by the version that a rollback returns to.)
+    """
 
     queue_id: QueueId
     at: float

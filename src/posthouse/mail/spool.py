@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from posthouse.mail.acceptance import Acceptance, Destination, Notify, Ret
 from posthouse.mail.address import Address, ReversePath
@@ -12,6 +13,27 @@ from posthouse.mail.journey import JourneyEvent
 
 AT_ONCE = 0.0
 """The `not_before` of what a person wants to be tried now, whatever is remembered of its hosts."""
+
+
+class Hold(StrEnum):
+    """Why a row is held."""
+
+    OPERATOR = "operator"
+    RESTORE = "restore"
+    """It may have been sent since the backup was made."""
+    LIMIT = "limit"
+    """Its sender sent to more recipients in an hour than it may."""
+    UNCERTAIN = "uncertain"
+    """It may have arrived: nobody knows whether its identity's own server took it."""
+
+
+class Action(StrEnum):
+    """What an operator does to waiting rows."""
+
+    RETRY = "retry"
+    HOLD = "hold"
+    RELEASE = "release"
+    REMOVE = "remove"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +92,10 @@ class SpoolRow:
     """Since when the final dot may have left through the identity's own server (`mark_sending`)."""
     deaths: int = 0
     """How many processes in a row died with a claim on it."""
+    held_by_limit: bool = False
+    """Held when it was accepted, since its account had sent to more recipients in an hour than it may."""
+    tried_at: float | None = None
+    """When an attempt came to an end last, as far as that is known."""
 
     @property
     def wanted_at_once(self) -> bool:
@@ -80,6 +106,17 @@ class SpoolRow:
     def may_have_arrived(self) -> bool:
         """Held, since nobody knows whether its identity's own server took it: its owner is asked."""
         return self.held and not self.claimed and self.sending_at is not None
+
+    @property
+    def hold(self) -> Hold | None:
+        """Why it is held; None: it is not."""
+        if not self.held:
+            return None
+        if self.may_have_arrived:
+            return Hold.UNCERTAIN
+        if self.held_by_limit:
+            return Hold.LIMIT
+        return Hold.RESTORE if self.held_by_restore else Hold.OPERATOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +159,34 @@ class DueDestination:
 
     destination: Destination
     oldest_not_before: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationTally:
+    """What waits for one destination."""
+
+    destination: Destination
+    recipients: int
+    held: int
+    claimed: int
+    oldest_at: float
+    """When the first of them was accepted."""
+    next_at: float | None
+    """When one of them is tried next; None: all are held or claimed."""
+    last_reply: str | None
+    """Of the attempt that ended last."""
+    tried_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What waits in all, and by destination, those with most recipients first."""
+
+    recipients: int
+    messages: int
+    destinations: tuple[DestinationTally, ...]
+
+    @property
+    def oldest_at(self) -> float:
+        """When the first of them was accepted; 0 where there is none."""
+        return min((each.oldest_at for each in self.destinations), default=0.0)

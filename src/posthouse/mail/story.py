@@ -78,6 +78,10 @@ def _told(event: JourneyEvent) -> tuple[str, Sequence[str]]:
             return f"Read by {event.login}{_from(event.peer)}", [f"UIDL {event.uidl}"]
         case Deleted():
             return f"Deleted by {event.login}{_from(event.peer)}", [f"UIDL {event.uidl}"]
+        case Operated(action="limit"):
+            why = f"{event.by} sent to more recipients elsewhere within an hour than it may"
+            decide = f"Until somebody decides: posthouse queue show {event.queue_id}"
+            return f"Held here{_for(event.forward_paths)}: {why}", [decide]
         case Operated():
             did = _OPERATIONS.get(event.action, event.action)
             return f"The operator {event.by} {did}{_for(event.forward_paths)}", []

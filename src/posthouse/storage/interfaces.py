@@ -24,8 +24,10 @@ from posthouse.mail.address import Address
 from posthouse.mail.content import ContentFacts, SealedContent
 from posthouse.mail.ids import AccountId, ContentId, CredentialId, QueueId, Uid
 from posthouse.mail.journey import JourneyEvent
+from posthouse.mail.limit_notice import OverLimit
 from posthouse.mail.maildrop import InUse, Listing, MaildropLock
-from posthouse.mail.spool import Claim, DueDestination, QueueDepth, Settlement, SpoolRow
+from posthouse.mail.queue_filter import QueueFilter
+from posthouse.mail.spool import Action, Claim, DueDestination, QueueDepth, Settlement, SpoolRow, Tally
 from posthouse.storage.observer import Observer
 from posthouse.storage.upkeep import Flaw, Manifest, Order, Retention, Sizes, Tell, tell_nobody
 
@@ -118,6 +120,10 @@ class Administration(Protocol):
     async def set_password(self, login: str, verifier: str, now: float, scram: ScramKeys | None = None) -> None: ...
 
     async def set_suspended(self, login: str, suspended: bool) -> None: ...
+
+    async def set_recipients_per_hour(self, login: str, limit: int | None) -> None:
+        """To how many recipients elsewhere it may send in an hour. None: as the configuration says; 0: any number."""
+        ...
 
     async def set_quota(self, login: str, quota_octets: int | None) -> None:
         """None: no limit. What is there already stays, even if it is more."""
@@ -232,9 +238,26 @@ class Spool(Protocol):
         """The earliest `not_before` of rows that are neither held nor claimed."""
         ...
 
-    async def list(self, limit: int = 1000, queue_id: QueueId | None = None) -> tuple[SpoolRow, ...]: ...
+    async def list(
+        self, limit: int = 1000, queue_id: QueueId | None = None, wanted: QueueFilter = ()
+    ) -> tuple[SpoolRow, ...]:
+        """Rows in the order of their messages, the oldest first."""
+        ...
 
-    async def count(self) -> int: ...
+    async def tally(self, wanted: QueueFilter = (), action: Action | None = None) -> Tally:
+        """What waits; with an `action`, only what `operate` would change."""
+        ...
+
+    async def operate(self, action: Action, wanted: QueueFilter, by: str, tell: Tell = tell_nobody) -> int:
+        """Do it to all that is wanted, in bounded steps; the number of rows that were changed.
+
+        Each message gets an event that names who did it (`by`), one for each step. Claimed rows are neither tried again
+        nor removed; held ones are not tried again, but released. What may have arrived is sent again only where the
+        filter names that (`held:uncertain`): somebody decides about each of them (`release`, `retry`, `remove`).
+        """
+        ...
+
+    async def count(self, wanted: QueueFilter = ()) -> int: ...
 
     async def depth(self) -> QueueDepth:
         """How deep the queue is, at a bounded cost (about a second): beyond a million waiting, it says a million.
@@ -243,18 +266,14 @@ class Spool(Protocol):
         """
         ...
 
+    async def over_limit(self, now: float) -> tuple[OverLimit, ...]:
+        """Accounts of which more is held by a sending limit than postmaster was told, and not within the last hour."""
+        ...
+
     async def hold(self, queue_id: QueueId, event: JourneyEvent) -> int: ...
 
     async def release(self, queue_id: QueueId, event: JourneyEvent) -> int:
         """Held rows go on; those that may have arrived are sent again."""
-        ...
-
-    async def release_all(self, told: Callable[[QueueId, tuple[str, ...]], JourneyEvent], *, restored: bool) -> int:
-        """Release every held row, with `restored` only those that a restore held; the number of rows.
-
-        Those that may have arrived stay: somebody decides about each of them (`release`, `retry`, `remove`).
-        `told` makes the event for each message, from the recipients that were released.
-        """
         ...
 
     async def retry(self, queue_id: QueueId, now: float, event: JourneyEvent) -> int:

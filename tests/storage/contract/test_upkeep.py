@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import Operated
+from posthouse.mail.queue_filter import Held
+from posthouse.mail.spool import Action, Hold
 from posthouse.storage.interfaces import Storage
 from posthouse.storage.upkeep import Order
 from tests.storage.contract.engines import restore_engine
 from tests.storage.contract.world import FAR, House, operated, whole
 
 ORDER = Order(hostname="mx.house.test")
-
-
-def released(queue_id: QueueId, _paths: tuple[str, ...]) -> Operated:
-    return operated(queue_id, "release")
 
 
 async def shown(storage: Storage) -> list[object]:
@@ -43,7 +40,7 @@ async def test_a_restored_store_shows_what_the_store_showed(house: House, tmp_pa
     assert restored.held == 3
     assert await shown(again) == before
     assert await again.spool.due(house.clock.now() + 9_000, 10) == ()
-    assert await again.spool.release_all(released, restored=True) == 3
+    assert await again.spool.operate(Action.RELEASE, (Held(hold=Hold.RESTORE),), "operator") == 3
     claim = await again.spool.claim(FAR, 10, house.clock.now() + 9_000)
     assert claim is not None
     assert len(claim.rows) == 3
@@ -54,8 +51,8 @@ async def test_what_was_held_by_hand_is_released_with_all_only(house: House) -> 
     queue_ids = [await house.accept(forwards=2) for _ in range(2)]
     for queue_id in queue_ids:
         assert await house.storage.spool.hold(queue_id, operated(queue_id, "hold")) == 2
-    assert await house.storage.spool.release_all(released, restored=True) == 0
-    assert await house.storage.spool.release_all(released, restored=False) == 4
+    assert await house.storage.spool.operate(Action.RELEASE, (Held(hold=Hold.RESTORE),), "operator") == 0
+    assert await house.storage.spool.operate(Action.RELEASE, (), "operator") == 4
     assert [
         event.action for event in await house.storage.journey.read(queue_ids[0]) if isinstance(event, Operated)
     ] == [

@@ -16,6 +16,8 @@ from posthouse import __version__
 from posthouse.mail.ids import QueueId, Uid
 from posthouse.mail.journey import Attempted, Operated
 from posthouse.mail.maildrop import MaildropLock
+from posthouse.mail.queue_filter import Held
+from posthouse.mail.spool import Action, Hold
 from posthouse.storage.errors import StorageBusy, StorageDamaged, StorageError
 from posthouse.storage.filesystem import RealFileSystem
 from posthouse.storage.sqlite.connection import DATABASE
@@ -107,16 +109,16 @@ async def test_after_a_restore_nothing_is_sent_until_it_is_released(house: House
     assert {row.held_by_restore for row in await spool.list(queue_id=by_hand)} == {False}
 
     def told(queue_id: QueueId, paths: tuple[str, ...]) -> Operated:
-        return Operated(queue_id=queue_id, at=2.0, action="release", forward_paths=paths, by="operator")
+        return Operated(queue_id=queue_id, at=again.clock.now(), action="release", forward_paths=paths, by="operator")
 
-    assert await spool.release_all(told, restored=True) == 1
+    assert await spool.operate(Action.RELEASE, (Held(hold=Hold.RESTORE),), "operator") == 1
     due = claim.rows[0].message.queue_id
     assert [row.message.queue_id for row in await spool.list() if not row.held] == [due]
     assert [event for event in await again.storage.journey.read(due) if isinstance(event, Operated)] == [
         told(due, ("r0@far.test",))
     ]
-    assert await spool.release_all(told, restored=False) == 2
-    assert await spool.release_all(told, restored=False) == 0
+    assert await spool.operate(Action.RELEASE, (), "operator") == 2
+    assert await spool.operate(Action.RELEASE, (), "operator") == 0
     again.clock.time += 1
     assert len((await again.claim()).rows) == 3
     await again.storage.close()

@@ -9,11 +9,11 @@ from pathlib import Path
 import apsw
 import pytest
 
-from posthouse.app import SystemClock, SystemRandom
 from posthouse.storage.errors import AccountGone, StorageBusy
 from posthouse.storage.sqlite.connection import DATABASE
 from posthouse.storage.sqlite.storage import SqliteStorage
 from posthouse.storage.sqlite.writer import Batches, Item
+from posthouse.world import SystemClock, SystemRandom
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ ONE, TWO, LAST = AccountId(1), AccountId(2), AccountId(2**62)
 OTHER = """
 import sys
 from pathlib import Path
-from posthouse.app import SystemRandom
+from posthouse.world import SystemRandom
 from posthouse.storage.sqlite.maildrop_locks import MaildropLocks
 locks, held = MaildropLocks(Path(sys.argv[1]), SystemRandom()), {}
 for line in sys.stdin:

@@ -8,7 +8,22 @@ from collections.abc import Iterator
 import apsw
 import pytest
 
-from posthouse.storage.sqlite import accept, claims, directory, identities, maildrops, retention, settle, spool, sweep
+from posthouse.mail.queue_filter import parse_filter
+from posthouse.mail.spool import Action
+from posthouse.storage.sqlite import (
+    accept,
+    claims,
+    directory,
+    identities,
+    maildrops,
+    operations,
+    queue_filter,
+    retention,
+    sending_limits,
+    settle,
+    spool,
+    sweep,
+)
 from posthouse.storage.sqlite.migrate import migrations
 
 HOT = {
@@ -37,6 +52,8 @@ HOT = {
     "remove content": sweep._REMOVE_CONTENT,
     "old journeys": retention._OLD,
     "refused journeys": retention._REFUSED,
+    "sent within the hour": sending_limits._SENT,
+    "forget what was sent": sending_limits._FORGET,
     "used octets": "SELECT coalesce(sum(used_octets), 0) FROM folders WHERE account = ?",
 }
 TABLES = (
@@ -49,6 +66,7 @@ TABLES = (
     "aliases",
     "identities",
     "folders",
+    "sent",
     "unreferenced",
     "events",
 )
@@ -85,3 +103,42 @@ def test_due_hops_by_both_columns_of_a_destination(empty: apsw.Connection) -> No
     plan = [line for *_, line in empty.execute(f"EXPLAIN QUERY PLAN {spool._DUE}", (1, 1, "", ""))]
     assert any("(via=? AND domain>?)" in line for line in plan)
     assert any("(via>?)" in line for line in plan)
+
+
+def planned(connection: apsw.Connection, sql: str, count: int) -> list[str]:
+    return [line for *_, line in connection.execute(f"EXPLAIN QUERY PLAN {sql}", (1,) * count)]
+
+
+@pytest.mark.parametrize("words", ["id:01K5XJ6TQ0M8V3N2R7B4C9D1EF", "older:2h", "from:@far.test size:>1"])
+def test_the_next_step_of_long_work_is_sought_in_the_key(empty: apsw.Connection, words: str) -> None:
+    """Else each step would read all that the steps before it have done."""
+    which = queue_filter.where(parse_filter(words.split()), 1e9)
+    sql = operations.FIND.format(joins=which.joins, may=operations.may(Action.HOLD, ()), condition=which.condition)
+    plan = planned(empty, sql, len(which.parameters) + 3)
+    assert any(line.startswith("SEARCH spool USING PRIMARY KEY") for line in plan), plan
+    assert not [line for line in plan if "TEMP B-TREE" in line], plan
+    assert not [line for line in plan if line.startswith(("SCAN messages", "SCAN contents", "SCAN spool"))], plan
+
+
+@pytest.mark.parametrize("sql", [operations.EVENTS, operations.UNREFERENCED])
+def test_a_step_touches_only_its_own_rows(empty: apsw.Connection, sql: str) -> None:
+    plan = plan_of(empty, sql.format(may=operations.may(Action.RELEASE, ())))
+    assert "SEARCH spool USING PRIMARY KEY (queue_id=? AND recipient_number=?)" in plan
+    assert not [line for line in plan if line.startswith(("SCAN spool", "SCAN events"))]
+
+
+@pytest.mark.parametrize("action", Action)
+def test_a_step_changes_rows_by_their_keys(empty: apsw.Connection, action: Action) -> None:
+    sql = f"{operations._DO[action]} {operations._AMONG} AND {operations.may(action, ())}"
+    assert "SEARCH spool USING PRIMARY KEY (queue_id=? AND recipient_number=?)" in plan_of(empty, sql)
+
+
+@pytest.mark.parametrize("word", ["older:1h", "id:01K5XJ6TQ0M8V3N2R7B4C9D1EF"])
+def test_a_filter_by_time_or_id_does_not_read_the_queue_through(empty: apsw.Connection, word: str) -> None:
+    which = queue_filter.where(parse_filter([word]), 1e9)
+    sql = operations.MESSAGES.format(joins=which.joins, may="TRUE", condition=which.condition)
+    assert any("SEARCH spool USING PRIMARY KEY (queue_id" in line for line in planned(empty, sql, 1))
+
+
+def test_accounts_over_their_limit_are_found_in_an_index(empty: apsw.Connection) -> None:
+    assert "SCAN spool USING COVERING INDEX spool_by_limit" in plan_of(empty, sending_limits._OVER)

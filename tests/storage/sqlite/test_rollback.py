@@ -238,3 +238,15 @@ def test_half_of_a_database_is_refused(tmp_path: Path) -> None:
             go()
         assert "\n" not in str(caught.value)
     assert issubclass(StorageOutdated, StorageError)
+
+
+def test_what_a_sending_limit_holds_is_held_by_an_operator_for_the_older_program(tmp_path: Path) -> None:
+    path = make_old(tmp_path)
+    bring_up(path)
+    row = "INSERT INTO spool(queue_id, recipient_number, forward_local_part, forward_domain, via, domain, not_before,"
+    change(path, f"{row} expires_at, held) VALUES ('01QUEUE', 1, 'r', 'far.test', '', 'far.test', 1.0, 9.0, 3)")
+    assert back(tmp_path).after == 1
+    connection = apsw.Connection(str(path))
+    held = connection.execute("SELECT held FROM spool").fetchall()
+    connection.close()
+    assert held == [(1,)]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from posthouse.app import SystemClock, SystemRandom
 from posthouse.storage.errors import StorageBusy
 from posthouse.storage.sqlite import writer
 from posthouse.storage.sqlite.storage import SqliteStorage
 from posthouse.storage.sqlite.turn import WriterTurn
+from posthouse.world import SystemClock, SystemRandom
 
 
 async def open_storage(folder: Path) -> SqliteStorage:

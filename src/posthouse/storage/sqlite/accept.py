@@ -12,6 +12,8 @@ from posthouse.mail.ids import AccountId
 from posthouse.storage.errors import AccountGone
 from posthouse.storage.sqlite.connection import row
 from posthouse.storage.sqlite.journey import begin_journey
+from posthouse.storage.sqlite.queue_filter import BY_LIMIT
+from posthouse.storage.sqlite.sending_limits import note_told, reason, surplus, tell_held
 
 _KNOWN = "SELECT 1 FROM messages WHERE queue_id = ?"
 _CONTENT = """
@@ -31,8 +33,8 @@ INSERT INTO entries(folder, uid, account, queue_id, content, uidl, size_octets, 
     forward_local_part, forward_domain, prefix) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _FORWARD = """
 INSERT INTO spool(queue_id, recipient_number, forward_local_part, forward_domain, reverse_local_part, reverse_domain,
-    via, domain, not_before, expires_at, original_recipient, notify, identity)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    via, domain, not_before, expires_at, original_recipient, notify, identity, account, held, last_reply)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
 @dataclass(slots=True)
@@ -60,11 +62,16 @@ def insert_acceptance(
             if placement.account not in placed:
                 placed.add(placement.account)
                 _insert_entry(connection, acceptance, placement, content)
+        held = surplus(connection, acceptance)
         for number, forward in enumerate(acceptance.forwards):
-            execute(_FORWARD, _forward_row(acceptance, number, forward))
+            execute(_FORWARD, _forward_row(acceptance, number, forward, held=number in held))
         if not acceptance.placements and not acceptance.forwards:
             mark_unreferenced(connection, acceptance.queue_id, acceptance.accepted_at)
         begin_journey(connection, acceptance.events)
+        if held:
+            tell_held(connection, acceptance, [acceptance.forwards[number] for number in sorted(held)])
+        if acceptance.limit_told is not None:
+            note_told(connection, acceptance.limit_told, acceptance.accepted_at)
         taken.handles.add(acceptance.content.handle)
         taken.forwards = taken.forwards or bool(acceptance.forwards)
     for generated in acceptance.generated:
@@ -112,8 +119,10 @@ def _message_row(acceptance: Acceptance, content: int) -> tuple[str | int | floa
     )
 
 
-def _forward_row(acceptance: Acceptance, number: int, forward: Forward) -> tuple[str | int | float | None, ...]:
-    reverse_path = forward.reverse_path
+def _forward_row(
+    acceptance: Acceptance, number: int, forward: Forward, *, held: bool
+) -> tuple[str | int | float | None, ...]:
+    reverse_path, sending = forward.reverse_path, acceptance.sending
     return (
         acceptance.queue_id,
         number,
@@ -128,6 +137,9 @@ def _forward_row(acceptance: Acceptance, number: int, forward: Forward) -> tuple
         forward.original_recipient,
         None if forward.notify is None else " ".join(sorted(forward.notify)),
         forward.identity,
+        sending.account if sending is not None else None,
+        BY_LIMIT if held else 0,
+        reason(sending) if held and sending is not None else None,
     )
 
 

@@ -34,7 +34,8 @@ INSERT INTO accounts(login, login_key, quota_octets, created_at, scram_salt, scr
 VALUES (?, ?, ?, ?, ?, ?)"""
 _BY_LOGIN = "SELECT account FROM accounts WHERE login_key = ? AND removed_at IS NULL"
 _SUMMARIES = """
-SELECT account, login, quota_octets, suspended, coalesce(sum(message_count), 0), coalesce(sum(used_octets), 0)
+SELECT account, login, quota_octets, suspended, recipients_per_hour, coalesce(sum(message_count), 0),
+    coalesce(sum(used_octets), 0)
 FROM accounts LEFT JOIN folders USING (account) WHERE removed_at IS NULL GROUP BY account ORDER BY login_key"""
 
 
@@ -116,10 +117,11 @@ class SqliteAdministration:
                 login=login,
                 quota_octets=quota_octets,
                 suspended=bool(suspended),
+                recipients_per_hour=recipients_per_hour,
                 message_count=message_count,
                 used_octets=used_octets,
             )
-            for account, login, quota_octets, suspended, message_count, used_octets in found
+            for account, login, quota_octets, suspended, recipients_per_hour, message_count, used_octets in found
         )
 
     async def set_password(self, login: str, verifier: str, now: float, scram: ScramKeys | None = None) -> None:
@@ -134,6 +136,13 @@ class SqliteAdministration:
         def work(connection: apsw.Connection) -> None:
             account = find_account(connection, login)
             connection.execute("UPDATE accounts SET suspended = ? WHERE account = ?", (suspended, account))
+
+        await self._change(work)
+
+    async def set_recipients_per_hour(self, login: str, limit: int | None) -> None:
+        def work(connection: apsw.Connection) -> None:
+            account = find_account(connection, login)
+            connection.execute("UPDATE accounts SET recipients_per_hour = ? WHERE account = ?", (limit, account))
 
         await self._change(work)
 

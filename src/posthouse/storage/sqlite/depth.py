@@ -27,7 +27,8 @@ _CLAIMED = "SELECT count(*) FROM (SELECT 1 FROM spool INDEXED BY spool_by_claim 
 _HELD = "SELECT total(held <> 0 AND claim_token IS NULL) FROM (SELECT held, claim_token FROM spool LIMIT ?)"
 # Queue ids are ordered by time.
 _OLDEST = "SELECT accepted_at FROM messages WHERE queue_id = (SELECT min(queue_id) FROM spool)"
-_DUE_SINCE = "SELECT min(not_before) FROM spool WHERE held = 0 AND claim_token IS NULL"
+# (0 is no time: somebody asked for the next attempt at once.)
+_DUE_SINCE = "SELECT min(not_before) FROM spool WHERE held = 0 AND claim_token IS NULL AND not_before > 0"
 _CONTENT = "SELECT total(size_octets) FROM contents WHERE file IS NOT NULL"
 
 

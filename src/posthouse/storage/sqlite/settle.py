@@ -17,7 +17,7 @@ _SERVED = "DELETE FROM spool WHERE queue_id = ? AND recipient_number = ?"
 # What an attempt came to says also that it did not kill us; the mark stays where nobody knows whether it arrived.
 _WAITS = """
 UPDATE spool SET not_before = coalesce(?3, not_before), last_reply = ?4, delay_notified = delay_notified OR ?5,
-    held = max(held, ?6), sending_at = CASE WHEN ?6 THEN sending_at END, deaths = 0,
+    held = max(held, ?6), sending_at = CASE WHEN ?6 THEN sending_at END, deaths = 0, tried_at = ?7,
     claim_token = NULL, claim_incarnation = NULL
 WHERE queue_id = ?1 AND recipient_number = ?2"""
 
@@ -49,5 +49,5 @@ def _settle(connection: apsw.Connection, settled: Settled, now: float) -> None:
         connection.execute(_SERVED, key)
         mark_unreferenced(connection, settled.queue_id, now)
         return
-    waits = (settled.not_before, settled.last_reply, settled.delay_notified, settled.held)
+    waits = (settled.not_before, settled.last_reply, settled.delay_notified, settled.held, now)
     connection.execute(_WAITS, (*key, *waits))

@@ -13,7 +13,9 @@ from posthouse.mail.address import Address
 from posthouse.mail.content import ContentFacts
 from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import JourneyEvent
-from posthouse.mail.spool import Claim, DueDestination, QueueDepth, SpoolMessage, SpoolRow
+from posthouse.mail.limit_notice import OverLimit
+from posthouse.mail.queue_filter import OfMessage, QueueFilter
+from posthouse.mail.spool import Action, Claim, DueDestination, QueueDepth, SpoolMessage, SpoolRow, Tally
 from posthouse.mail.world import Clock, Random
 from posthouse.storage.sqlite.accept import mark_unreferenced
 from posthouse.storage.sqlite.changes import LocalChanges
@@ -21,12 +23,14 @@ from posthouse.storage.sqlite.claims import ALONE_FROM, OF_TOKEN, free
 from posthouse.storage.sqlite.connection import row, rows
 from posthouse.storage.sqlite.depth import queue_depth
 from posthouse.storage.sqlite.journey import append_events
+from posthouse.storage.sqlite.operations import FIRST, find_some, operate_on, tally
+from posthouse.storage.sqlite.queue_filter import BY_LIMIT, BY_RESTORE, where
+from posthouse.storage.sqlite.sending_limits import over_limit
 from posthouse.storage.sqlite.settle import OURS
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.writer import Writer
+from posthouse.storage.upkeep import Progress, Tell, tell_nobody
 
-_RELEASED_AT_ONCE = 100
-"""Messages, in one transaction."""
 _CHANGED_AT_ONCE = 500
 _FEW_ROWS = 1000
 """Up to so many due rows are read one by one."""
@@ -89,7 +93,7 @@ WHERE queue_id = ?1 AND claim_token IS NULL AND (held = 0 OR sending_at IS NOT N
 _ROWS = """
 SELECT spool.queue_id, recipient_number, forward_local_part, forward_domain, spool.reverse_local_part,
     spool.reverse_domain, via, spool.domain, not_before, expires_at, attempts, held, delay_notified,
-    original_recipient, notify, identity, last_reply, claim_token IS NOT NULL, sending_at, deaths,
+    original_recipient, notify, identity, last_reply, claim_token IS NOT NULL, sending_at, deaths, tried_at,
     accepted_at, prefix, content, size_octets, ret, envelope_id, smtputf8, body,
     longest_line_octets, eight_bit_header, eight_bit_body, dot_lines, received_fields, message_id
 FROM spool JOIN messages USING (queue_id) JOIN contents USING (content) """
@@ -187,17 +191,45 @@ class SqliteSpool:
         earliest: float | None = (await self._readers.query(lambda connection: row(connection, _EARLIEST)))[0]
         return earliest
 
-    async def list(self, limit: int = 1000, queue_id: QueueId | None = None) -> tuple[SpoolRow, ...]:
-        where, parameters = ("WHERE spool.queue_id = ? ", [queue_id]) if queue_id is not None else ("", [])
-        sql = f"{_ROWS}{where}ORDER BY spool.queue_id, recipient_number LIMIT ?"
-        return spool_rows(await self._readers.query(lambda connection: rows(connection, sql, (*parameters, limit))))
+    async def list(
+        self, limit: int = 1000, queue_id: QueueId | None = None, wanted: QueueFilter = ()
+    ) -> tuple[SpoolRow, ...]:
+        if queue_id is not None:
+            wanted = (OfMessage(queue_id), *wanted)
+        which = where(wanted, self._clock.now())
+        sql = f"{_ROWS}WHERE {which.condition} ORDER BY spool.queue_id, recipient_number LIMIT ?"
+        parameters = (*which.parameters, limit)
+        return spool_rows(await self._readers.query(lambda connection: rows(connection, sql, parameters)))
 
     async def depth(self) -> QueueDepth:
         return await self._readers.query(queue_depth)
 
-    async def count(self) -> int:
-        count: int = (await self._readers.query(lambda connection: row(connection, "SELECT count(*) FROM spool")))[0]
+    async def tally(self, wanted: QueueFilter = (), action: Action | None = None) -> Tally:
+        which = where(wanted, self._clock.now())
+        return await self._readers.query(lambda connection: tally(connection, which, action, wanted))
+
+    async def operate(self, action: Action, wanted: QueueFilter, by: str, tell: Tell = tell_nobody) -> int:
+        now, last, changed = self._clock.now(), FIRST, 0
+        which = where(wanted, now)
+        while True:
+            find = partial(find_some, which=which, action=action, wanted=wanted, after=last)
+            step = await self._readers.query(find)
+            if step is None:
+                return changed
+            work = partial(operate_on, action=action, wanted=wanted, step=step, by=by, now=now)
+            changed += await self._writer.submit(work)
+            last = step.last
+            self._changes.notify()
+            tell(Progress(str(action), changed, 0))
+
+    async def count(self, wanted: QueueFilter = ()) -> int:
+        which = where(wanted, self._clock.now())
+        sql = f"SELECT count(*) FROM spool{which.joins} WHERE {which.condition}"
+        count: int = (await self._readers.query(lambda connection: row(connection, sql, which.parameters)))[0]
         return count
+
+    async def over_limit(self, now: float) -> tuple[OverLimit, ...]:
+        return await self._readers.query(lambda connection: over_limit(connection, now))
 
     async def hold(self, queue_id: QueueId, event: JourneyEvent) -> int:
         return await self._change("UPDATE spool SET held = 1 WHERE queue_id = ?1 AND held = 0", (queue_id,), event)
@@ -206,18 +238,6 @@ class SqliteSpool:
         changed = await self._change(_RELEASE, (queue_id,), event)
         self._changes.notify()
         return changed
-
-    async def release_all(self, told: Callable[[QueueId, tuple[str, ...]], JourneyEvent], *, restored: bool) -> int:
-        which = "held = 2" if restored else "held <> 0 AND (sending_at IS NULL OR claim_token IS NOT NULL)"
-        released, last = 0, ""
-        while True:
-            work = partial(_release_some, told=told, which=which, after=last)
-            step, end = await self._writer.submit(work)
-            released += step
-            self._changes.notify()
-            if end is None:
-                return released
-            last = end
 
     async def retry(self, queue_id: QueueId, now: float, event: JourneyEvent) -> int:
         changed = await self._change(_RETRY, (queue_id, now), event)
@@ -248,21 +268,6 @@ class SqliteSpool:
         return await self._writer.submit(work)
 
 
-def _release_some(
-    connection: apsw.Connection, told: Callable[[QueueId, tuple[str, ...]], JourneyEvent], which: str, after: str
-) -> tuple[int, str | None]:
-    """Release the rows of some messages, each with its event; how many rows, and the last message, or None."""
-    sql = f"SELECT DISTINCT queue_id FROM spool WHERE queue_id > ? AND {which} ORDER BY queue_id LIMIT ?"
-    held: list[Any] = rows(connection, sql, (after, _RELEASED_AT_ONCE))
-    released = 0
-    for (queue_id,) in held:
-        sql = f"UPDATE spool SET held = 0 WHERE queue_id = ? AND {which} RETURNING forward_local_part, forward_domain"
-        paths = tuple(str(Address(*path)) for path in rows(connection, sql, (queue_id,)))
-        append_events(connection, (told(queue_id, paths),))
-        released += len(paths)
-    return released, held[-1][0] if held else None
-
-
 def _together(found: list[Any]) -> list[tuple[str, int]]:
     """Keys of claimable rows that may share a claim with the first of them."""
     if not found or found[0][2] < ALONE_FROM:
@@ -280,10 +285,10 @@ def spool_rows(found: list[Any]) -> tuple[SpoolRow, ...]:
 def _spool_row(columns: Any, messages: dict[str, SpoolMessage]) -> SpoolRow:
     queue_id, number, forward_local, forward_domain, reverse_local, reverse_domain, via, domain = columns[:8]
     not_before, expires_at, attempts, held, delay_notified, original, notify, identity, reply, claimed = columns[8:18]
-    sending_at, deaths = columns[18:20]
+    sending_at, deaths, tried_at = columns[18:21]
     message = messages.get(queue_id)
     if message is None:
-        message = messages[queue_id] = _spool_message(queue_id, columns[20:])
+        message = messages[queue_id] = _spool_message(queue_id, columns[21:])
     return SpoolRow(
         message=message,
         recipient_number=number,
@@ -294,7 +299,8 @@ def _spool_row(columns: Any, messages: dict[str, SpoolMessage]) -> SpoolRow:
         expires_at=expires_at,
         attempts=attempts,
         held=bool(held),
-        held_by_restore=held == 2,
+        held_by_restore=held == BY_RESTORE,
+        held_by_limit=held == BY_LIMIT,
         delay_notified=bool(delay_notified),
         original_recipient=original,
         notify=None if notify is None else frozenset(map(Notify, notify.split())),
@@ -303,6 +309,7 @@ def _spool_row(columns: Any, messages: dict[str, SpoolMessage]) -> SpoolRow:
         claimed=bool(claimed),
         sending_at=sending_at,
         deaths=deaths,
+        tried_at=tried_at,
     )
 
 

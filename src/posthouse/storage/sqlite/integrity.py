@@ -31,6 +31,8 @@ PAGE_CONTENTS = 16
 PAGE_ROWS = 500
 MOST_LOST_JOURNEYS = 1_000_000
 _FLAWS_OF_SQLITE = 100
+_WORDS = "reply_words"
+"""The index of words, as SQLite names it."""
 _RESTORE = "restore the last good backup: posthouse restore DIR"
 _MEND = "run: posthouse check --store --mend"
 
@@ -80,6 +82,7 @@ class Inspector:
         self.wrong_folders: list[int] = []
         self.unlisted_messages: list[str] = []
         self.lost_journeys: list[QueueId] = []
+        self.words_damaged = False
 
     async def flaws(self, *, rows_only: bool = False) -> AsyncGenerator[Flaw, None]:
         """What is wrong, as it is found. `rows_only`: content is not read, nor the folder looked at."""
@@ -106,6 +109,7 @@ class Inspector:
     async def _structure(self) -> AsyncGenerator[Flaw, None]:
         self._tell(Progress("structure", 0, 0))
         for flaw in await self._readers.query(_structure):
+            self.words_damaged = self.words_damaged or flaw.mend == _MEND
             yield flaw
 
     async def _identities(self) -> AsyncGenerator[Flaw, None]:
@@ -118,6 +122,13 @@ class Inspector:
     async def _found_journeys(self) -> AsyncGenerator[Flaw, None]:
         """Journeys that what they tell does not lead to, or that are not there and are led to."""
         self._tell(Progress("journeys", 0, 0))
+        lost = self.lost_journeys = await self.journeys_not_found()
+        if lost:
+            what = f"{count(len(lost), 'journey is', 'journeys are')} not found by Message-ID or by words of replies"
+            yield Flaw(check="journey", what=f"{what}, or found in vain, such as {lost[0]}", mend=_MEND)
+
+    async def journeys_not_found(self) -> list[QueueId]:
+        """At most MOST_LOST_JOURNEYS of them."""
         lost = dict.fromkeys(await self._readers.query(lambda connection: strays(connection, MOST_LOST_JOURNEYS)))
         last: tuple[str, int] | None = ("", -1)
         while last is not None and len(lost) < MOST_LOST_JOURNEYS:
@@ -125,10 +136,7 @@ class Inspector:
                 lambda connection, last=last: not_found(connection, last, PAGE_ROWS)  # type: ignore[misc]
             )
             lost |= dict.fromkeys(missing)
-        self.lost_journeys = list(lost)
-        if lost:
-            what = f"{count(len(lost), 'journey is', 'journeys are')} not found by Message-ID or by words of replies"
-            yield Flaw(check="journey", what=f"{what}, or found in vain, such as {self.lost_journeys[0]}", mend=_MEND)
+        return list(lost)
 
     async def _files(self) -> AsyncGenerator[Flaw, None]:
         self._tell(Progress("files", 0, 0))
@@ -239,7 +247,12 @@ _FIRST_KEYS: dict[str, tuple[Any, ...]] = {
 def _structure(connection: apsw.Connection) -> list[Flaw]:
     """What SQLite itself finds: pages, indexes, constraints, references."""
     said = [line for (line,) in rows(connection, f"PRAGMA integrity_check({_FLAWS_OF_SQLITE})")]
-    flaws = [Flaw(check="structure", what=" ".join(line.split()), mend=_RESTORE) for line in said if line != "ok"]
+    flaws = [
+        # What replies are found by can be written again from the journeys themselves.
+        Flaw(check="structure", what=" ".join(line.split()), mend=_MEND if _WORDS in line else _RESTORE)
+        for line in said
+        if line != "ok"
+    ]
     dangling = rows(connection, "PRAGMA foreign_key_check")[:_FLAWS_OF_SQLITE]
     return flaws + [
         Flaw(check="references", what=f"a row of {table} names a row of {parent} that is not there", mend=_RESTORE)

@@ -35,6 +35,11 @@ _OLD = """
 SELECT queue_id, at, json_extract(fields, '$.message_id'), json_extract(fields, '$.reply') FROM events
 WHERE kind IN ('accepted', 'attempted', 'refused') AND json_valid(fields)
 ORDER BY queue_id, event_number"""
+_RENEW_WORDS = """
+DROP TABLE reply_words;
+CREATE VIRTUAL TABLE reply_words USING fts5(words, content='', contentless_delete=1, detail=none, tokenize='ascii');
+INSERT INTO reply_words(reply_words, rank) VALUES ('automerge', 16);
+DELETE FROM replies"""
 _STRAYS = """
 SELECT queue_id FROM replies WHERE NOT EXISTS (SELECT 1 FROM events WHERE events.queue_id = replies.queue_id)
 UNION
@@ -139,6 +144,11 @@ def not_found(
         if event is not None and not _is_found(connection, event):
             missing.append(queue_id)
     return missing, page[-1][:2] if len(page) == limit else None
+
+
+def renew_words(connection: apsw.Connection) -> None:
+    """Begin the index of words anew where it is damaged itself; then each journey has to be indexed again."""
+    connection.execute(_RENEW_WORDS)
 
 
 def strays(connection: apsw.Connection, limit: int) -> list[QueueId]:

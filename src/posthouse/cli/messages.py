@@ -125,9 +125,9 @@ def _wanted(
         message_id = message
     elif message is not None:
         queue_id = _queue_id(message)
-        if any((message_id, to, sender, reply, refused, since)):
+        if refused or any(each is not None for each in (message_id, to, sender, reply, since)):
             raise Problem(f"an id names one journey, without further options: posthouse journey {queue_id}")
-    if not any((queue_id, message_id, to, sender, reply, refused, since)):
+    if not refused and all(each is None for each in (queue_id, message_id, to, sender, reply, since)):
         raise Problem(f"say which message: {_WAYS}")
     for option, value in (("--to", to), ("--from", sender), ("--message-id", message_id)):
         if value is not None and not value.strip("<> "):

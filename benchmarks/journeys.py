@@ -51,7 +51,13 @@ def events_of(number: int, at: float, chance: random.Random, queue_id: QueueId) 
         known: dict[str, Any] = {"peer": "192.0.2.1", "hello": "far.test"}
         return [
             Refused(
-                queue_id=queue_id, at=at, command="RCPT", reply=refusal, reverse_path=sender, forward_paths=(to,), **known
+                queue_id=queue_id,
+                at=at,
+                command="RCPT",
+                reply=refusal,
+                reverse_path=sender,
+                forward_paths=(to,),
+                **known,
             )
         ]
     accepted = Accepted(

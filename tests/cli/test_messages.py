@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -209,3 +210,16 @@ def test_a_message_in_a_maildrop_is_said_to_be_there(furnished: Command) -> None
             reader.say("DELE 1")
             reader.say("QUIT")
         assert "deleted from the maildrop of ada@here.test" in furnished.run("journey", "one@far.test").out
+
+
+def test_journeys_are_found_after_a_restore_and_nothing_is_wrong_with_them(told: Command) -> None:
+    story = told.run("journey", "--reply", "greylisted").out
+    assert told.run("check", "--store").status == 0
+    assert told.run("backup", "saved").status == 0
+    for name in ("posthouse.db", "content"):
+        path = told.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert told.run("restore", "saved").status == 0
+    for way in (("--reply", "greylisted"), ("<tea-on-sunday@laptop.lan>",), ("--to", BOB)):
+        assert told.run("journey", *way).out == story
+    assert told.run("check", "--store").status == 0

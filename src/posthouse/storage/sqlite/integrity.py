@@ -22,7 +22,7 @@ from posthouse.storage.sqlite.claims import OF_NOBODY, free
 from posthouse.storage.sqlite.connection import DATABASE, row, rows
 from posthouse.storage.sqlite.content import CHUNK_OCTETS, SqliteContent
 from posthouse.storage.sqlite.incarnation import orphans
-from posthouse.storage.sqlite.journey_index import not_found, strays
+from posthouse.storage.sqlite.journey_index import WORDS, not_found, strays
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.upkeep import Flaw, Progress, Tell
 
@@ -31,8 +31,6 @@ PAGE_CONTENTS = 16
 PAGE_ROWS = 500
 MOST_LOST_JOURNEYS = 1_000_000
 _FLAWS_OF_SQLITE = 100
-_WORDS = "reply_words"
-"""The index of words, as SQLite names it."""
 _RESTORE = "restore the last good backup: posthouse restore DIR"
 _MEND = "run: posthouse check --store --mend"
 
@@ -249,7 +247,7 @@ def _structure(connection: apsw.Connection) -> list[Flaw]:
     said = [line for (line,) in rows(connection, f"PRAGMA integrity_check({_FLAWS_OF_SQLITE})")]
     flaws = [
         # What replies are found by can be written again from the journeys themselves.
-        Flaw(check="structure", what=" ".join(line.split()), mend=_MEND if _WORDS in line else _RESTORE)
+        Flaw(check="structure", what=" ".join(line.split()), mend=_MEND if WORDS in line else _RESTORE)
         for line in said
         if line != "ok"
     ]

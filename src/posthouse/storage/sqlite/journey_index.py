@@ -16,6 +16,8 @@ from posthouse.mail.journey import Accepted, JourneyEvent, from_json, parties
 from posthouse.mail.journey_words import message_id_key, reply_of, words_of
 from posthouse.storage.sqlite.connection import row, rows
 
+WORDS = "reply_words"
+"""The full-text index, as SQLite names it where it is damaged."""
 PERIOD_CHARACTERS = 6
 """Of a queue id: they change every 2 ** 20 ms, 17 minutes."""
 

@@ -34,12 +34,18 @@ def of(*events: JourneyEvent, **given: Any) -> Standing:
             "",
         ),
         ({"claimed": True, "attempts": 1}, "trying", "being tried now, for the 1st time", ""),
-        ({"held": True}, "held", "held until somebody lets it go on", f"posthouse queue release {Q}"),
+        ({"held": True}, "held", "held, until somebody lets it go on", f"posthouse queue release {Q}"),
         (
             {"held": True, "held_by_restore": True},
             "held",
-            "held since a restore until somebody lets it go on",
-            "posthouse queue release --restored",
+            "held since a restore, until somebody lets it go on",
+            f"posthouse queue release {Q}",
+        ),
+        (
+            {"held": True, "held_by_limit": True},
+            "held",
+            "held: its account had reached its sending limit, until somebody lets it go on",
+            f"posthouse queue release {Q}",
         ),
         (
             {"held": True, "sending_at": AT},

@@ -116,12 +116,13 @@ def _waiting(path: str, row: SpoolRow, now: float) -> Standing:
         text = "may have arrived, and is not sent again unless somebody says so"
         return Standing(recipients=(path,), state="uncertain", text=text, command=show)
     if row.held:
-        held = ("held since a restore", "--restored") if row.held_by_restore else ("held", row.message.queue_id)
+        why = " since a restore" if row.held_by_restore else ""
+        why = ": its account had reached its sending limit" if row.held_by_limit else why
         return Standing(
             recipients=(path,),
             state="held",
-            text=f"{held[0]} until somebody lets it go on",
-            command=f"posthouse queue release {held[1]}",
+            text=f"held{why}, until somebody lets it go on",
+            command=f"posthouse queue release {row.message.queue_id}",
         )
     if row.claimed:
         return Standing(

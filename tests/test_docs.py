@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from typer.main import get_command
 
 from posthouse.cli import program
+from posthouse.mail.journey import JourneyEvent
 from posthouse.metrics import HouseFacts, Metrics, exposition
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,3 +118,11 @@ def test_labels_of_the_table_are_those_that_are_exported() -> None:
     for name, labels in re.findall(r"^\| `(posthouse_\w+)` \| ([^|]*)\|", OPERATIONS, re.MULTILINE):
         if name in found:
             assert set(re.findall(r"`(\w+)`", labels)) == found[name], name
+
+
+def test_every_field_of_a_journey_is_documented() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    fields = {field.name for kind in get_args(JourneyEvent) for field in dataclasses.fields(kind)}
+    wanted = fields | {kind.__name__.lower() for kind in get_args(JourneyEvent)}
+    wanted |= {"event", "since_last_s", "text", "details", "now", "related"}
+    assert sorted(name for name in wanted if f"`{name}`" not in text) == []

@@ -107,7 +107,9 @@ def test_a_journey_is_found_by_id_and_by_its_parties(furnished: Command, waiting
         told = furnished.run("journey", *named).out
         assert told.startswith(f"Message {waiting} ")
         assert "Waits" in told
-    assert furnished.run("journey", "--refused").failed_with("no such mail was refused")
+        assert "bob@far.test: waits for its 2nd try in" in told
+    shown = furnished.run("journey", waiting, "-v").out
+    assert re.search(r"\+\d+ ms  S: \(Connection refused\)", shown)
 
 
 def test_check_says_what_is_right(furnished: Command) -> None:

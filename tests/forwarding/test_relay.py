@@ -17,7 +17,8 @@ from posthouse.mail.outcome import Deferred, Delivered, Failed, Outcome, Uncerta
 from posthouse.mail.spool import SpoolRow
 from posthouse.net.connect import TcpConnector
 from posthouse.net.dns import MxHost
-from tests.fake_world import FakeResolver
+from posthouse.net.smtp_transcript import Step
+from tests.fake_world import FakeClock, FakeResolver
 from tests.forwarding.peer import DROP, peer
 from tests.forwarding.relays import CONTENT, THERE, Contents, attempt, kinds, relay_to, session_to
 from tests.forwarding.rows import a_message, a_row
@@ -32,6 +33,23 @@ async def test_a_message_arrives_as_it_is_with_our_prefix() -> None:
     assert done.reports_passed_on
     assert "S: 250 2.0.0 Taken" in done.transcript
     assert not any("A dot" in line for line in done.transcript)
+
+
+async def test_each_line_of_the_dialogue_has_its_time() -> None:
+    class Ticking(FakeClock):
+        def monotonic(self) -> float:
+            self.steady_s += 0.01
+            return super().monotonic()
+
+    async with peer() as next_hop:
+        session = relay_to(next_hop, clock=Ticking())[0].session(THERE)
+        for _ in range(2):
+            done = await session.attempt((a_row(),))
+            times = done.transcript_ms
+            assert len(times) == len(done.transcript) > 4
+            assert list(times) == sorted(set(times))
+            assert 0 < times[0] < times[-1] < round(done.duration_s * 1000)
+        await session.close()
 
 
 BOTH_LATER, BOTH_NEVER = [Deferred, Deferred], [Failed, Failed]
@@ -416,12 +434,16 @@ async def test_a_real_port_that_nobody_listens_on_is_deferred() -> None:
 
 
 def test_a_short_transcript_is_kept_whole() -> None:
-    assert bounded(["C: QUIT", "S: 221"]) == ("C: QUIT", "S: 221")
+    steps = [Step("C: QUIT", 1.0), Step("S: 221", 1.5)]
+    assert bounded(steps) == tuple(steps)
 
 
 def test_a_long_transcript_keeps_its_beginning_and_its_end() -> None:
     lines = [f"S: {number} " + "x" * 100 for number in range(1000)]
-    kept = bounded(lines)
+    steps = bounded([Step(line, float(number)) for number, line in enumerate(lines)])
+    kept = [step.line for step in steps]
+    times = [step.at_s for step in steps]
+    assert times == sorted(times)
     assert kept[0] == lines[0]
     assert kept[-1] == lines[-1]
     assert sum(map(len, kept)) <= TRANSCRIPT_OCTETS + 100
@@ -429,7 +451,7 @@ def test_a_long_transcript_keeps_its_beginning_and_its_end() -> None:
 
 
 def test_one_endless_line_is_left_out() -> None:
-    assert bounded(["S: " + "x" * 100_000]) == ("C: (1 lines are left out here)",)
+    assert bounded([Step("S: " + "x" * 100_000, 1.0)]) == (Step("C: (1 lines are left out here)", 1.0),)
 
 
 @pytest.mark.parametrize(("answer", "kind"), [("550 5.1.1 no bob", Failed), ("450 4.2.1 bob is busy", Deferred)])

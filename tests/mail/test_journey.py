@@ -17,6 +17,7 @@ KINDS = get_args(JourneyEvent)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 VALUES = {"str": st.text(), "int": st.integers(), "float": FINITE, "bool": st.booleans()}
 VALUES |= {"QueueId": st.text().map(QueueId), "None": st.none(), "tuple[str, ...]": st.lists(st.text()).map(tuple)}
+VALUES |= {"tuple[int, ...]": st.lists(st.integers()).map(tuple)}
 
 
 def events(kind: type) -> st.SearchStrategy[JourneyEvent]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from posthouse.cli.messages import print_journey
+from posthouse.cli.story_layout import Told, story
 from posthouse.forwarding.routes import NO_SUCH_DOMAIN
 from posthouse.forwarding.transaction import CANNOT_TAKE_8BIT, CANNOT_TAKE_UTF8, MAY_HAVE_ARRIVED, TOO_LARGE
 from posthouse.mail.address import parse_address
@@ -18,6 +18,7 @@ from posthouse.mail.reply import Reply, reply
 from posthouse.mail.report import build_report
 from posthouse.mail.report_request import Action, OriginalMessage, RecipientStatus, ReportRequest
 from posthouse.mail.report_text import human_text, subject
+from posthouse.mail.standing import related, standing
 
 ARRIVED = 1772532764.0
 DAY_S = 86400.0
@@ -93,7 +94,7 @@ def test_a_report_of_delay() -> None:
     assert_golden("report_delayed.txt", content.decode().replace("\r\n", "\n"))
 
 
-def test_the_journey_of_a_deferred_then_delivered_message(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_journey_of_a_deferred_then_delivered_message() -> None:
     queue_id = QueueId("01KFZK5T3MXW7QNH")
     bob, eve = "bob@south.test", "eve@south.test"
     host: dict[str, Any] = {"queue_id": queue_id, "next_hop": "mx.south.test:25", "address": "192.0.2.7"}
@@ -162,8 +163,14 @@ def test_the_journey_of_a_deferred_then_delivered_message(capsys: pytest.Capture
             duration_s=1.2,
         ),
     ]
-    print_journey(tuple(events))
-    assert_golden("journey.txt", capsys.readouterr().out)
+    now = ARRIVED + 1000
+    told = Told(
+        events=tuple(events),
+        standings=standing(events, (), ("eve@north.test",), now),
+        relations=related(events),
+        now=now,
+    )
+    assert_golden("journey.txt", "\n".join(story(told, width=None, dialogues=False)) + "\n")
 
 
 SPAM = reply(554, "5.7.1", "Message rejected as spam\nsee https://south.test/help")

@@ -133,9 +133,48 @@ def test_a_sentence_for_each_event(event: JourneyEvent, text: str | None) -> Non
 def test_codes_are_explained() -> None:
     (line,) = tell([DEFERRED])
     assert line.details[0] == "Attempt 1, at mx.south.test (192.0.2.2), took 340 ms"
-    assert line.details[1].endswith("(recipient's house)")
-    assert line.details[2].startswith("What to do: Nothing yet")
-    assert not tell([dataclasses.replace(DEFERRED, outcome="failed")])[0].details[2].startswith("Nothing to do yet")
+    assert line.details[1].endswith("The cause is at the recipient's house.")
+    assert line.details[2].startswith("Nothing to do yet: it is tried again by itself. If it lasts, tell the sender: ")
+    (line,) = tell([dataclasses.replace(DEFERRED, outcome="failed")])
+    assert line.details[2].startswith("What to tell the sender: ")
+    (line,) = tell([dataclasses.replace(DEFERRED, outcome="failed", reply="535 5.7.8 wrong password")])
+    assert line.details[2] == "What to do: the answer tells what this house has to mend."
+    assert len(tell([dataclasses.replace(DEFERRED, reply="nothing with a code")])[0].details) == 1
+
+
+def test_what_a_code_means_is_said_once() -> None:
+    again, other = dataclasses.replace(DEFERRED, attempt=2), dataclasses.replace(DEFERRED, reply="452 4.2.2 full")
+    assert [len(line.details) for line in tell([DEFERRED, again, other, again])] == [3, 1, 3, 1]
+
+
+def test_a_dialogue_has_its_times_and_the_meaning_of_its_codes() -> None:
+    said = dataclasses.replace(
+        DEFERRED,
+        transcript=("C: (connects)", "S: 220-mx", "S: 220 mx", "C: QUIT", "S: 4", "S: 421 \x1b[2Jbye"),
+        transcript_ms=(0, 20, 20, 15, 30, 1530),
+    )
+    (line,) = tell([said])
+    assert [each.since_last_s for each in line.dialogue] == [0.0, 0.02, 0.0, 0.0, 0.015, 1.5]
+    assert [each.meaning for each in line.dialogue] == ["", "", "ready", "", "", "not available now, closing"]
+    assert line.dialogue[-1].line == "S: 421 \\x1b[2Jbye"
+    for times in ((), (1, 2)):
+        (older,) = tell([dataclasses.replace(said, transcript_ms=times)])
+        assert {each.since_last_s for each in older.dialogue} == {None}
+    assert tell([ACCEPTED])[0].dialogue == ()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "told"),
+    [
+        ("ESMTPS", "By ESMTPS, encrypted"),
+        ("UTF8SMTPSA", "By UTF8SMTPSA, encrypted, with a login"),
+        ("SMTP", "By SMTP, in clear"),
+        ("ESMTPA", "By ESMTPA, in clear, with a login"),
+        ("LMTP", "By LMTP"),
+    ],
+)
+def test_how_it_came_is_said_in_words(protocol: str, told: str) -> None:
+    assert tell([dataclasses.replace(ACCEPTED, protocol=protocol)])[0].details == (told,)
 
 
 def test_a_refusal_tells_the_operator_what_to_do() -> None:
@@ -172,7 +211,7 @@ def test_every_kind_has_its_line() -> None:
 def test_no_control_character_is_shown(hello: str, reply: str, path: str) -> None:
     events: list[JourneyEvent] = [
         dataclasses.replace(ACCEPTED, hello=hello, reverse_path=path, message_id=reply, session=hello),
-        dataclasses.replace(DEFERRED, reply=reply, next_hop=hello),
+        dataclasses.replace(DEFERRED, reply=reply, next_hop=hello, transcript=(reply, hello)),
         dataclasses.replace(DEFERRED, reply="550 " + reply, outcome=path),
         dataclasses.replace(REFUSED, command=reply, hello=hello, forward_paths=(path,) * 5),
         dataclasses.replace(REPORTED, reason=reply, forward_paths=(path,)),
@@ -180,7 +219,7 @@ def test_no_control_character_is_shown(hello: str, reply: str, path: str) -> Non
         Retrieved(**(WHO | {"peer": hello, "uidl": reply})),  # type: ignore[arg-type]
     ]
     for line in tell(events):
-        for text in (line.text, *line.details):
+        for text in (line.text, *line.details, *(each.line for each in line.dialogue)):
             assert not {unicodedata.category(c) for c in text} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
             assert len(text) <= 1000
 

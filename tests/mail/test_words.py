@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posthouse.mail.words import count, cut, duration, moment, size, some, visible
+from posthouse.mail.words import count, cut, duration, moment, ordinal, size, some, visible
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,9 @@ def test_visible_shows_what_could_steer_a_terminal() -> None:
 @given(st.text())
 def test_visible_leaves_no_control(text: str) -> None:
     assert not {unicodedata.category(c) for c in visible(text)} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def test_ordinals() -> None:
+    numbers = (1, 2, 3, 4, 11, 12, 13, 21, 22, 33, 101, 111, 112)
+    told = "1st 2nd 3rd 4th 11th 12th 13th 21st 22nd 33rd 101st 111th 112th"
+    assert " ".join(map(ordinal, numbers)) == told

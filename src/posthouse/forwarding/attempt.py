@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from posthouse.mail.outcome import Outcome
 from posthouse.mail.reply import Reply
 from posthouse.mail.spool import SpoolRow
+from posthouse.net.smtp_transcript import Step
 
 TRANSCRIPT_OCTETS = 8 * 1024
 
@@ -16,6 +17,7 @@ TRANSCRIPT_OCTETS = 8 * 1024
 class Attempt:
     """One try for some recipients of one message: `outcomes` are in the order of `rows`.
 
+    `transcript_ms`: milliseconds from the beginning of the attempt to each line of the transcript.
     `reports_passed_on`: the next hop offers DSN, so that a report of success is its business (RFC 3461 §5.2.2).
     `not_before`: nobody was asked, since all hosts were found dead a moment ago; they are left alone until then.
     `slow_down`: what the next hop said to be left alone for a moment, or None.
@@ -27,26 +29,27 @@ class Attempt:
     address: str
     duration_s: float
     transcript: tuple[str, ...] = ()
+    transcript_ms: tuple[int, ...] = ()
     reports_passed_on: bool = False
     not_before: float | None = None
     slow_down: Reply | None = None
 
 
-def bounded(transcript: Sequence[str]) -> tuple[str, ...]:
+def bounded(steps: Sequence[Step]) -> tuple[Step, ...]:
     """The beginning and the end of a dialogue, at most TRANSCRIPT_OCTETS in all: it is kept for each attempt."""
-    if sum(map(len, transcript)) <= TRANSCRIPT_OCTETS:
-        return tuple(transcript)
-    head = _within(transcript, TRANSCRIPT_OCTETS // 2)
-    tail = _within(transcript[: len(head) - 1 if head else None : -1], TRANSCRIPT_OCTETS // 2)[::-1]
-    left_out = len(transcript) - len(head) - len(tail)
-    return (*head, f"C: ({left_out} lines are left out here)", *tail)
+    if sum(len(step.line) for step in steps) <= TRANSCRIPT_OCTETS:
+        return tuple(steps)
+    head = _within(steps, TRANSCRIPT_OCTETS // 2)
+    tail = _within(steps[: len(head) - 1 if head else None : -1], TRANSCRIPT_OCTETS // 2)[::-1]
+    left_out = len(steps) - len(head) - len(tail)
+    return (*head, Step(f"C: ({left_out} lines are left out here)", steps[len(head)].at_s), *tail)
 
 
-def _within(lines: Sequence[str], limit: int) -> list[str]:
-    kept: list[str] = []
-    for line in lines:
-        limit -= len(line)
+def _within(steps: Sequence[Step], limit: int) -> list[Step]:
+    kept: list[Step] = []
+    for step in steps:
+        limit -= len(step.line)
         if limit < 0:
             break
-        kept.append(line)
+        kept.append(step)
     return kept

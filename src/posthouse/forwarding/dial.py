@@ -33,6 +33,7 @@ from posthouse.net.smtp_connection import (
     TlsNotOffered,
     TlsRefused,
 )
+from posthouse.net.smtp_transcript import Dialogue
 from posthouse.net.stream import Stream
 from posthouse.net.tls import client_context
 
@@ -123,7 +124,7 @@ class Dialer:
     timeouts: SmtpTimeouts = field(default_factory=SmtpTimeouts)
     tls: ClientTls = field(default_factory=ClientTls)
 
-    async def dial(self, target: Target, transcript: list[str]) -> OpenConnection:
+    async def dial(self, target: Target, transcript: Dialogue) -> OpenConnection:
         """A session, ready for MAIL. Notes the dialogue. Raises NoConnection."""
         match target.mode:
             case TlsMode.NEVER:
@@ -141,7 +142,7 @@ class Dialer:
             await self._step(opened, transcript, _login(opened.connection, target, target.credentials))
         return opened
 
-    async def _encrypted_or_not(self, target: Target, transcript: list[str]) -> OpenConnection:
+    async def _encrypted_or_not(self, target: Target, transcript: Dialogue) -> OpenConnection:
         """STARTTLS where it is offered; in clear, over a fresh connection, where it fails."""
         opened = await self._greeted(target, transcript)
         connection = opened.connection
@@ -155,7 +156,7 @@ class Dialer:
             return await self._greeted(target, transcript)
         return opened
 
-    async def _greeted(self, target: Target, transcript: list[str]) -> OpenConnection:
+    async def _greeted(self, target: Target, transcript: Dialogue) -> OpenConnection:
         """A host that takes mail from us: by EHLO, or over a fresh connection by HELO where it hangs up at EHLO."""
         try:
             return OpenConnection(await self._start(target, transcript, extended=True), target)
@@ -166,10 +167,12 @@ class Dialer:
         except ClosedAtHello as exc:
             raise _not_greeted(exc) from exc
 
-    async def _start(self, target: Target, transcript: list[str], *, extended: bool) -> SmtpConnection:
+    async def _start(self, target: Target, transcript: Dialogue, *, extended: bool) -> SmtpConnection:
         """Raises NoConnection, ClosedAtHello."""
         stream = await self._connect(target, transcript)
-        connection = SmtpConnection(stream, target.hello_name, self.timeouts, extended=extended)
+        connection = SmtpConnection(
+            stream, target.hello_name, self.timeouts, extended=extended, monotonic=transcript.monotonic
+        )
         try:
             if target.mode is TlsMode.IMPLICIT:
                 await self._noting(connection, transcript, connection.handshake(self.tls.verified, target.hop.host))
@@ -184,7 +187,7 @@ class Dialer:
             raise _not_greeted(exc) from exc
         return connection
 
-    async def _connect(self, target: Target, transcript: list[str]) -> Stream:
+    async def _connect(self, target: Target, transcript: Dialogue) -> Stream:
         transcript.append(f"C: (connects to {target.hop.host}, {target.endpoint})")
         try:
             async with asyncio.timeout(self.timeouts.connect_s):
@@ -196,7 +199,7 @@ class Dialer:
             transcript.append(f"S: ({reason})")
             raise NoConnection(_later("4.4.1", f"No connection to {target}: {reason}"), dead=True) from exc
 
-    async def _step(self, opened: OpenConnection, transcript: list[str], step: Coroutine[Any, Any, None]) -> None:
+    async def _step(self, opened: OpenConnection, transcript: Dialogue, step: Coroutine[Any, Any, None]) -> None:
         """A step without which nothing is sent. Raises NoConnection, after a polite end where that is possible."""
         try:
             await self._noting(opened.connection, transcript, step)
@@ -204,7 +207,7 @@ class Dialer:
             await opened.connection.quit()
             raise
 
-    async def _noting(self, connection: SmtpConnection, transcript: list[str], step: Coroutine[Any, Any, T]) -> T:
+    async def _noting(self, connection: SmtpConnection, transcript: Dialogue, step: Coroutine[Any, Any, T]) -> T:
         """Let the connection do something, and note what was said. Dropped where it ends in anything unexpected."""
         try:
             return await step
@@ -214,8 +217,7 @@ class Dialer:
             connection.abort()
             raise
         finally:
-            transcript += connection.transcript
-            connection.transcript.clear()
+            transcript.take(connection.steps)
 
 
 async def _start_tls(connection: SmtpConnection, target: Target, context: ssl.SSLContext) -> None:

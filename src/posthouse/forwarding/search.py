@@ -14,6 +14,7 @@ from posthouse.forwarding.transaction import asks_to_slow_down, by_reply
 from posthouse.mail.acceptance import Destination
 from posthouse.mail.outcome import Deferred, Failed, Outcome
 from posthouse.mail.reply import Reply, reply
+from posthouse.net.smtp_transcript import Dialogue
 
 CONNECTIONS_LIMIT = 20
 """How many addresses one search for a host that answers goes through."""
@@ -90,7 +91,7 @@ class HostSearch:
         """The host answered a transaction: it is not dead, whatever other connections meet with."""
         self._ways.hosts.answered(opened.target.endpoint)
 
-    async def open(self, transcript: list[str]) -> OpenConnection | None:
+    async def open(self, transcript: Dialogue) -> OpenConnection | None:
         """A connection to the first host, of those not tried yet, that greets us. Else `failure` tells why."""
         if self._hops is None:
             await self._begin()
@@ -144,7 +145,7 @@ class HostSearch:
                 self._addresses.extend((hop, address) for address in found)
         return self._addresses.popleft() if self._addresses else None
 
-    async def _open_one(self, hop: Hop, address: str, transcript: list[str]) -> OpenConnection | None:
+    async def _open_one(self, hop: Hop, address: str, transcript: Dialogue) -> OpenConnection | None:
         """A connection that has greeted us, or None, with the reason in `failure`."""
         self.next_hop, self.address = str(Endpoint(hop.host, hop.port)), address
         target = self._ways.target(self._destination.domain, hop, address)

@@ -36,6 +36,7 @@ from posthouse.mail.reply import Reply, reply
 from posthouse.mail.spool import SpoolMessage, SpoolRow
 from posthouse.mail.world import Clock
 from posthouse.net.smtp_connection import ConnectionBroke, ContentUnfit, SmtpConnection
+from posthouse.net.smtp_transcript import Dialogue
 from posthouse.storage.interfaces import Content
 
 BREAKS_LIMIT = 2
@@ -86,7 +87,7 @@ class RelaySession:
         self._nowhere: dict[Reply, Outcome] = {}
         self._passes_reports_on = False
         self._slow_down: Reply | None = None
-        self._transcript: list[str] = []
+        self._transcript = Dialogue(clock.monotonic)
 
     async def attempt(self, rows: Rows) -> Attempt:
         """Try one message; its rows share the reverse-path. Whatever is raised, nothing was decided.
@@ -94,19 +95,21 @@ class RelaySession:
         The attempt's rows may be fewer: the others belong in another transaction, at once.
         """
         started = self._clock.monotonic()
-        self._transcript = []
+        self._transcript = Dialogue(self._clock.monotonic)
         self._passes_reports_on = False
         self._slow_down = None
         self._search.asks_dead = any(row.wanted_at_once for row in rows)
         tried = await self._try(rows)
         left_alone_s = self._search.skipped_for_s
+        steps = bounded(self._transcript.steps)
         return Attempt(
             rows=tried.rows,
             outcomes=tried.outcomes,
             next_hop=self._search.next_hop,
             address=self._search.address,
             duration_s=self._clock.monotonic() - started,
-            transcript=bounded(self._transcript),
+            transcript=tuple(step.line for step in steps),
+            transcript_ms=tuple(max(0, round((step.at_s - started) * 1000)) for step in steps),
             reports_passed_on=self._passes_reports_on,
             not_before=self._clock.now() + left_alone_s if left_alone_s is not None else None,
             slow_down=self._slow_down,
@@ -281,8 +284,7 @@ class RelaySession:
             return self._after_loss(exc, rows)
         finally:
             # Each attempt tells its own part of the dialogue; the connection keeps none of it.
-            self._transcript += connection.transcript
-            connection.transcript.clear()
+            self._transcript.take(connection.steps)
 
     def _after_loss(self, loss: ConnectionBroke, rows: Rows) -> _Tried:
         """A connection that was lost says nothing of those who were refused before: their outcome is known."""

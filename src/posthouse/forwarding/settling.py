@@ -147,6 +147,7 @@ def _events(attempt: Attempt, verdicts: Sequence[Verdict], now: float) -> list[J
             duration_s=round(attempt.duration_s, 4),
             next_at=verdict.settled.not_before,
             transcript=attempt.transcript if index == 0 else (),
+            transcript_ms=attempt.transcript_ms if index == 0 else (),
         )
         for index, verdict in enumerate(verdicts)
     ]

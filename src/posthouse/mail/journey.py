@@ -82,6 +82,8 @@ class Attempted:
     next_at: float | None = None
     transcript: tuple[str, ...] = ()
     """Lines of the dialogue, `C: ` or `S: ` in front, without content and secrets."""
+    transcript_ms: tuple[int, ...] = ()
+    """Milliseconds from the beginning of the attempt to each of the lines; none where an older version wrote it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +194,7 @@ def to_json(event: JourneyEvent) -> str:
 
 def _json(value: object) -> str:
     if type(value) is tuple:
-        return "[" + ",".join(map(_quoted, value)) + "]"
+        return "[" + ",".join(_quoted(each) if type(each) is str else str(each) for each in value) + "]"
     return str(value) if type(value) is int else _ENCODER.encode(value)
 
 

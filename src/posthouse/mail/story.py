@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from posthouse.mail.explain import explain, reply_from_text
+from posthouse.mail.acceptance import INBOX
+from posthouse.mail.explain import Side, explain, meaning, reply_from_text
 from posthouse.mail.journey import (
     Accepted,
     Attempted,
@@ -37,6 +39,27 @@ _ACTIONS = {
     "expanded": "was passed on to those behind",
 }
 
+_CAUSES = {
+    Side.ADDRESS: " The cause is the address.",
+    Side.RECIPIENT: " The cause is at the recipient's house.",
+    Side.SENDER: " The cause is on the sender's side.",
+    Side.OURS: " The cause is at this house.",
+    Side.NETWORK: " The cause is on the way between the two houses.",
+    Side.UNKNOWN: "",
+}
+_OURS_TO_MEND = "the answer tells what this house has to mend"
+_REPLY_CODE = re.compile(r"S: ([2-5]\d\d)(?:\Z| )")
+_PROTECTION = {"": "in clear", "S": "encrypted", "A": "in clear, with a login", "SA": "encrypted, with a login"}
+
+
+@dataclass(frozen=True, slots=True)
+class DialogueLine:
+    """One line of a dialogue. `since_last_s`: None in journeys of older versions. `meaning`: of a reply code, or ""."""
+
+    since_last_s: float | None
+    line: str
+    meaning: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class StoryLine:
@@ -46,18 +69,44 @@ class StoryLine:
     since_last_s: float
     text: str
     details: tuple[str, ...] = ()
+    dialogue: tuple[DialogueLine, ...] = ()
 
 
 def tell(events: Sequence[JourneyEvent]) -> list[StoryLine]:
-    """One line for each event, in the order given. All that peers chose is shown escaped and bounded."""
+    """One line for each event, in the order given. All that peers chose is shown escaped and bounded.
+
+    What a reply means is said where it comes first: a message may be put off thirty times for the same reason.
+    """
     lines: list[StoryLine] = []
+    explained: set[tuple[str, ...]] = set()
     for event in events:
         # Clocks jump back: that is no negative wait.
         since_last_s = max(0.0, event.at - lines[-1].at) if lines else 0.0
         text, details = _told(event)
+        if isinstance(event, Attempted) and event.outcome != "delivered":
+            meant = tuple(_explained(event.reply, final=event.outcome == "failed"))
+            details = [*details, *(() if meant in explained else meant)]
+            explained.add(meant)
         shown = tuple(cut(visible(detail)) for detail in details if detail)
-        lines.append(StoryLine(event.at, since_last_s, cut(visible(text), 1000), shown))
+        dialogue = _dialogue(event) if isinstance(event, Attempted) else ()
+        lines.append(StoryLine(event.at, since_last_s, cut(visible(text), 1000), shown, dialogue))
     return lines
+
+
+def _dialogue(event: Attempted) -> tuple[DialogueLine, ...]:
+    times = event.transcript_ms if len(event.transcript_ms) == len(event.transcript) else ()
+    lines: list[DialogueLine] = []
+    for number, line in enumerate(event.transcript):
+        since_ms = max(0, times[number] - (times[number - 1] if number else 0)) if times else None
+        found = _REPLY_CODE.match(line)
+        lines.append(
+            DialogueLine(
+                since_last_s=None if since_ms is None else since_ms / 1000,
+                line=cut(visible(line), 600),
+                meaning=meaning(int(found[1])) if found else "",
+            )
+        )
+    return tuple(lines)
 
 
 def _told(event: JourneyEvent) -> tuple[str, Sequence[str]]:
@@ -65,7 +114,8 @@ def _told(event: JourneyEvent) -> tuple[str, Sequence[str]]:
         case Accepted():
             return _accepted(event)
         case Placed():
-            return f"Put into the maildrop of {event.login}, for {event.forward_path}", [_folder(event.folder)]
+            whose = "" if event.forward_path == event.login else f", for {event.forward_path}"
+            return f"Put into the maildrop of {event.login}{whose}", [_folder(event.folder)]
         case Queued():
             by = f" by way of {event.via}" if event.via else ""
             rewritten = f"sender rewritten to {event.rewritten}, so that SPF holds there" if event.rewritten else ""
@@ -93,9 +143,9 @@ def _told(event: JourneyEvent) -> tuple[str, Sequence[str]]:
 
 def _accepted(event: Accepted) -> tuple[str, Sequence[str]]:
     details = [
-        f"As {event.protocol}" if event.protocol else "",
+        f"By {event.protocol}{_protection(event.protocol)}" if event.protocol else "",
         f"Message-ID {event.message_id}" if event.message_id else "",
-        f"Session {event.session}" if event.session else "",
+        _session(event.session),
     ]
     rest = f"{_for(event.forward_paths)}, {size(event.size_octets)}"
     match event.source:
@@ -113,8 +163,9 @@ def _accepted(event: Accepted) -> tuple[str, Sequence[str]]:
 
 def _attempted(event: Attempted) -> tuple[str, Sequence[str]]:
     reply = cut(event.reply, 300)
-    place = f"{event.next_hop or 'the next hop'}{f' ({event.address})' if event.address else ''}"
-    said = f"{event.next_hop or 'the next hop'} answered {reply}" if event.from_peer else reply
+    host = event.next_hop.removesuffix(":25") or "the next hop"
+    place = f"{host}{f' ({event.address})' if event.address else ''}"
+    said = f"{host} answered {reply}" if event.from_peer else reply
     took = f"took {duration(event.duration_s)}"
     details = [f"Attempt {event.attempt}, at {place}, {took}"]
     match event.outcome:
@@ -129,7 +180,7 @@ def _attempted(event: Attempted) -> tuple[str, Sequence[str]]:
             text = f"Failed for {event.forward_path}: {said}"
         case _:
             text = f"Tried, and the outcome was {event.outcome}: {said}"
-    return text, [*details, *_explained(event.reply, final=event.outcome == "failed")]
+    return text, details
 
 
 def _next(event: Attempted) -> str:
@@ -154,16 +205,35 @@ def _refused(event: Refused) -> tuple[str, Sequence[str]]:
         f"We said {cut(event.reply, 300)}",
         *(explain_refusal(reply, logged_in=event.login is not None) if reply is not None else ()),
         f"Peer {_peer(event.peer, event.hello, event.login)}",
-        f"Session {event.session}" if event.session else "",
+        _session(event.session),
     ]
 
 
 def _explained(reply_text: str, *, final: bool) -> Iterator[str]:
+    """For the operator of this house, where `explain` speaks to the sender."""
     reply = reply_from_text(reply_text)
-    if reply is not None:
-        explained = explain(reply, final=final)
-        yield f"{explained.sentence} ({explained.side})"
-        yield f"What to do: {explained.advice}"
+    if reply is None:
+        return
+    explained = explain(reply, final=True)
+    yield f"{explained.sentence}{_CAUSES[explained.side]}"
+    if explained.side is Side.OURS:
+        what, later = f"What to do: {_OURS_TO_MEND}.", f"If it lasts, {_OURS_TO_MEND}."
+    else:
+        what, later = (
+            f"What to tell the sender: {explained.advice}",
+            f"If it lasts, tell the sender: {explained.advice}",
+        )
+    yield what if final else f"Nothing to do yet: it is tried again by itself. {later}"
+
+
+def _protection(protocol: str) -> str:
+    """What the letters of `with` say (RFC 3848, RFC 6531)."""
+    known = _PROTECTION.get(protocol.removeprefix("UTF8").removeprefix("E").removeprefix("SMTP"))
+    return f", {known}" if known else ""
+
+
+def _session(session: str | None) -> str:
+    return f"In the log: session {session}" if session else ""
 
 
 def _who(reverse_path: str | None) -> str:
@@ -187,4 +257,4 @@ def _for(forward_paths: tuple[str, ...]) -> str:
 
 
 def _folder(folder: str) -> str:
-    return f"Folder {folder}" if folder else ""
+    return f"Folder {folder}" if folder not in ("", INBOX) else ""

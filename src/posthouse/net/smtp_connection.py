@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from posthouse.net.smtp_failures import (
     TlsNotOffered,
     TlsRefused,
 )
-from posthouse.net.smtp_transcript import TRANSCRIPT_LINES, Trace, Transcript
+from posthouse.net.smtp_transcript import TRANSCRIPT_LINES, Step, Trace, Transcript
 from posthouse.net.stream import Stream
 from posthouse.net.tls import TlsFacts, handshake_fault, tls_facts
 from posthouse.protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -101,6 +102,7 @@ class SmtpConnection:
         trace: Trace | None = None,
         *,
         extended: bool = True,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """A `hello_name` that is no full name is replaced by our address (RFC 5321 §4.1.1.1).
 
@@ -112,7 +114,7 @@ class SmtpConnection:
         """How the connection is protected; None in clear."""
         self._smtp = SmtpClient(_hello_name(hello_name, stream), extended=extended)
         self._extended = extended
-        self._transcript = Transcript(trace)
+        self._transcript = Transcript(trace, monotonic)
         self._final_dot_sent = False
         self._in_transaction = False
         self._deadline = float("inf")
@@ -138,9 +140,14 @@ class SmtpConnection:
         return not self._in_transaction and self._smtp.has_room and not self.stream.is_lost
 
     @property
-    def transcript(self) -> list[str]:
+    def steps(self) -> list[Step]:
         """What was said since the list was last emptied, without content and secrets; each transaction bounded."""
-        return self._transcript.lines
+        return self._transcript.steps
+
+    @property
+    def transcript(self) -> list[str]:
+        """The same without the times."""
+        return [step.line for step in self.steps]
 
     async def start(self) -> Reply:
         """Greeting and EHLO. Returns the reply to EHLO or HELO. Raises ConnectionFailed, ClosedAtHello among them."""

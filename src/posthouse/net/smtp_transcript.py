@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 TRANSCRIPT_LINES = 200
 """How many lines of one transaction (or of what comes before the first one) are kept: the first and the last."""
@@ -16,12 +18,37 @@ Trace = Callable[[str, str], None]
 """Told of each line of the dialogue: who ("C" or "S") and the line, without content and secrets."""
 
 
-class Transcript:
-    """Collects the lines. `lines` may be emptied by whoever has read them."""
+class Step(NamedTuple):
+    """One line of a dialogue, `C: ` or `S: ` in front, and when it was said, in monotonic seconds."""
 
-    def __init__(self, trace: Trace | None) -> None:
-        self.lines: list[str] = []
+    line: str
+    at_s: float
+
+
+class Dialogue:
+    """What was said in one attempt, over as many connections as it took, with our own notes between."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.monotonic = monotonic
+        self.steps: list[Step] = []
+
+    def append(self, line: str) -> None:
+        """A note of ours, now."""
+        self.steps.append(Step(line, self.monotonic()))
+
+    def take(self, steps: list[Step]) -> None:
+        """What a connection has heard since; it keeps none of it."""
+        self.steps += steps
+        steps.clear()
+
+
+class Transcript:
+    """Collects the lines. `steps` may be emptied by whoever has read them."""
+
+    def __init__(self, trace: Trace | None, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.steps: list[Step] = []
         self._trace = trace
+        self._monotonic = monotonic
         self._begin = 0
         self._left_out = 0
         self._replies = _ReplyLines()
@@ -29,7 +56,7 @@ class Transcript:
 
     def begin_part(self) -> None:
         """What follows has room of its own."""
-        self._begin = len(self.lines)
+        self._begin = len(self.steps)
         self._left_out = 0
 
     def begin_secrets(self, *secrets: str) -> None:
@@ -58,12 +85,12 @@ class Transcript:
         """A line as it is to stand."""
         if self._trace is not None:
             self._trace(who, line)
-        self.lines.append(f"{who}: {line}")
-        self._begin = min(self._begin, len(self.lines) - 1)
-        if len(self.lines) - self._begin > TRANSCRIPT_LINES:
+        self.steps.append(Step(f"{who}: {line}", self._monotonic()))
+        self._begin = min(self._begin, len(self.steps) - 1)
+        if len(self.steps) - self._begin > TRANSCRIPT_LINES:
             at = self._begin + TRANSCRIPT_LINES - LAST_LINES - 1
             self._left_out += 1 if self._left_out else 2
-            self.lines[at : at + 2] = [f"C: ({self._left_out} lines are left out here)"]
+            self.steps[at : at + 2] = [Step(f"C: ({self._left_out} lines are left out here)", self.steps[at].at_s)]
 
     def redacted(self, text: str) -> str:
         """A peer's text without the secrets that it repeats: some echo the line that they did not understand."""

@@ -300,10 +300,26 @@ class Journey(Protocol):
         *,
         reverse_path: str | None = None,
         forward_path: str | None = None,
+        message_id: str | None = None,
+        reply: str | None = None,
         refused: bool = False,
+        since: float | None = None,
         limit: int = 100,
     ) -> tuple[QueueId, ...]:
-        """Journeys by party, newest first; both given: both must match."""
+        """Journeys of which all that is given is true, newest first.
+
+        `reply`: words of one reply, of another server's to an attempt or of ours to what was refused, in any order and
+        case; an enhanced status code is one word. `since`: the journey began, or where `reply` is given was answered
+        so, at that time or later. Where there are more than `limit` with that reply, those answered last are found.
+        """
+        ...
+
+    async def beginning_with(self, prefix: str, limit: int = 10) -> tuple[QueueId, ...]:
+        """Journeys whose queue id begins so, in order; `prefix` is in capitals."""
+        ...
+
+    async def holders(self, queue_id: QueueId) -> tuple[str, ...]:
+        """Logins of the accounts in whose maildrops the message is now."""
         ...
 
 

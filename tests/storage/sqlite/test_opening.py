@@ -10,11 +10,14 @@ from pathlib import Path
 import apsw
 import pytest
 
+from posthouse.mail.ids import QueueId
 from posthouse.storage.errors import StorageBusy, StorageDamaged
 from posthouse.storage.filesystem import RealFileSystem
 from posthouse.storage.sqlite import connection as settings_of
+from posthouse.storage.sqlite import schema
 from posthouse.storage.sqlite.schema import open_database
 from posthouse.storage.sqlite.storage import SqliteStorage
+from tests.storage.contract.test_journey import answered
 from tests.storage.contract.world import House, SeededRandom, SetClock, settlement, whole
 
 
@@ -219,3 +222,27 @@ async def test_a_draft_that_cannot_be_removed_keeps_nothing_open(tmp_path: Path)
     with pytest.raises(StorageBusy, match="Input/output"):
         await storage.close()
     assert held(tmp_path) == ([], [])
+
+
+@pytest.mark.parametrize("quickly", [schema.QUICK_CHECK_OCTETS, -1])
+async def test_a_sound_store_of_any_size_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quickly: int
+) -> None:
+    await founded(tmp_path)
+    monkeypatch.setattr(schema, "QUICK_CHECK_OCTETS", quickly)
+    storage = await open_it(tmp_path)
+    await storage.close()
+
+
+async def test_a_damaged_index_of_words_keeps_nobody_from_their_mail(tmp_path: Path) -> None:
+    storage = await open_it(tmp_path, create=True)
+    await storage.journey.append([answered(QueueId("01MCC5RM016W6SW9GE4W9PB8X6"), "450 4.7.1 later")])
+    await storage.close()
+    connection = apsw.Connection(str(tmp_path / "posthouse.db"))
+    connection.execute("UPDATE reply_words_data SET block = x'00' WHERE id > 100")
+    assert connection.execute("PRAGMA quick_check").fetchall() != [("ok",)]
+    connection.close()
+    storage = await open_it(tmp_path)
+    assert [flaw async for flaw in storage.check(mend=True)]
+    assert await storage.journey.find(reply="later") == ("01MCC5RM016W6SW9GE4W9PB8X6",)
+    await storage.close()

@@ -15,6 +15,8 @@ from posthouse.storage.sqlite import (
     claims,
     directory,
     identities,
+    journey_index,
+    journey_search,
     maildrops,
     operations,
     queue_filter,
@@ -24,6 +26,7 @@ from posthouse.storage.sqlite import (
     spool,
     sweep,
 )
+from posthouse.storage.sqlite.journey_search import Search
 from posthouse.storage.sqlite.migrate import migrations
 
 HOT = {
@@ -54,6 +57,9 @@ HOT = {
     "refused journeys": retention._REFUSED,
     "sent within the hour": sending_limits._SENT,
     "forget what was sent": sending_limits._FORGET,
+    "replies of a journey": journey_index._REPLIES,
+    "is found": journey_index._INDEXED,
+    "journeys beginning with": journey_search._BEGINNING_WITH,
     "used octets": "SELECT coalesce(sum(used_octets), 0) FROM folders WHERE account = ?",
 }
 TABLES = (
@@ -69,7 +75,19 @@ TABLES = (
     "sent",
     "unreferenced",
     "events",
+    "message_ids",
+    "replies",
+    "parties",
 )
+SEARCHES = {
+    "newest": Search(),
+    "party": Search(forward_path="a@b.test", since=1.0),
+    "parties": Search(forward_path="a@b.test", reverse_path="c@d.test"),
+    "refused": Search(refused=True, forward_path="a@b.test", since=1.0),
+    "message id": Search(message_id="a@b.test", forward_path="a@b.test", since=1.0),
+    "reply": Search(reply="a", refused=True, since=1.0),
+    "reply and parties": Search(reply="a", forward_path="a@b.test", reverse_path="c@d.test"),
+}
 
 
 @pytest.fixture
@@ -93,6 +111,25 @@ def test_a_hot_query_reads_no_table_through(empty: apsw.Connection, name: str) -
     plan = plan_of(empty, HOT[name])
     assert plan
     assert [line for line in plan if line.startswith("SCAN") and line.split()[1] in TABLES] == []
+
+
+@pytest.mark.parametrize("few", [-1, 2000])
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_reads_no_table_through(
+    empty: apsw.Connection, monkeypatch: pytest.MonkeyPatch, name: str, few: int
+) -> None:
+    monkeypatch.setattr(journey_search, "FEW", few)
+    asked: list[str] = []
+    empty.trace_v2(apsw.SQLITE_TRACE_STMT, lambda told: asked.append(told["sql"]))
+    assert SEARCHES[name].run(empty) == ()
+    empty.trace_v2(0, None)
+    assert asked
+    for sql in asked:
+        plan = [line for *_, line in empty.execute(f"EXPLAIN QUERY PLAN {sql}", SEARCHES[name]._parameters())]
+        # An index that is all of the wanted order is read from its end, and no further than the limit.
+        scans = [line for line in plan if line.startswith("SCAN") and line.split()[1] in (*TABLES, "found")]
+        assert [line for line in scans if "INDEX events_refused" not in line] == [], (sql, plan)
+        assert [line for line in plan if "TEMP B-TREE" in line] == [], (sql, plan)
 
 
 def test_refused_journeys_are_counted_in_their_index(empty: apsw.Connection) -> None:

@@ -13,19 +13,23 @@ from typing import Any
 
 import apsw
 
+from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import from_json
+from posthouse.mail.words import count
 from posthouse.storage.errors import StorageDamaged
 from posthouse.storage.filesystem import FileSystem
 from posthouse.storage.sqlite.claims import OF_NOBODY, free
 from posthouse.storage.sqlite.connection import DATABASE, row, rows
 from posthouse.storage.sqlite.content import CHUNK_OCTETS, SqliteContent
 from posthouse.storage.sqlite.incarnation import orphans
+from posthouse.storage.sqlite.journey_index import WORDS, not_found, strays
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.upkeep import Flaw, Progress, Tell
 
 PAGE_CONTENTS = 16
 """2 MiB of content in memory at most: what is larger is in files."""
 PAGE_ROWS = 500
+MOST_LOST_JOURNEYS = 1_000_000
 _FLAWS_OF_SQLITE = 100
 _RESTORE = "restore the last good backup: posthouse restore DIR"
 _MEND = "run: posthouse check --store --mend"
@@ -75,6 +79,8 @@ class Inspector:
         self._tell = tell
         self.wrong_folders: list[int] = []
         self.unlisted_messages: list[str] = []
+        self.lost_journeys: list[QueueId] = []
+        self.words_damaged = False
 
     async def flaws(self, *, rows_only: bool = False) -> AsyncGenerator[Flaw, None]:
         """What is wrong, as it is found. `rows_only`: content is not read, nor the folder looked at."""
@@ -87,6 +93,7 @@ class Inspector:
             self._pages("messages", _MESSAGES, 1, self._message_flaw),
             self._pages("spool", _SPOOL, 2, _spool_flaw),
             self._pages("events", _EVENTS, 2, _event_flaw),
+            self._found_journeys(),
             *(() if rows_only else (self._files(),)),
         )
         for step in steps:
@@ -100,6 +107,7 @@ class Inspector:
     async def _structure(self) -> AsyncGenerator[Flaw, None]:
         self._tell(Progress("structure", 0, 0))
         for flaw in await self._readers.query(_structure):
+            self.words_damaged = self.words_damaged or flaw.mend == _MEND
             yield flaw
 
     async def _identities(self) -> AsyncGenerator[Flaw, None]:
@@ -109,15 +117,34 @@ class Inspector:
             what = f"the identity {address} belongs to a removed account, or to a domain of this house"
             yield Flaw(check="identities", what=what, mend=f"run: posthouse identity remove {address}")
 
+    async def _found_journeys(self) -> AsyncGenerator[Flaw, None]:
+        """Journeys that what they tell does not lead to, or that are not there and are led to."""
+        self._tell(Progress("journeys", 0, 0))
+        lost = self.lost_journeys = await self.journeys_not_found()
+        if lost:
+            what = f"{count(len(lost), 'journey is', 'journeys are')} not found by Message-ID or by words of replies"
+            yield Flaw(check="journey", what=f"{what}, or found in vain, such as {lost[0]}", mend=_MEND)
+
+    async def journeys_not_found(self) -> list[QueueId]:
+        """At most MOST_LOST_JOURNEYS of them."""
+        lost = dict.fromkeys(await self._readers.query(lambda connection: strays(connection, MOST_LOST_JOURNEYS)))
+        last: tuple[str, int] | None = ("", -1)
+        while last is not None and len(lost) < MOST_LOST_JOURNEYS:
+            missing, last = await self._readers.query(
+                lambda connection, last=last: not_found(connection, last, PAGE_ROWS)  # type: ignore[misc]
+            )
+            lost |= dict.fromkeys(missing)
+        return list(lost)
+
     async def _files(self) -> AsyncGenerator[Flaw, None]:
         self._tell(Progress("files", 0, 0))
         for flaw in await self._readers.query(self._stray_files):
             yield flaw
 
     async def _contents(self) -> AsyncGenerator[Flaw, None]:
-        count, total = await self._readers.query(lambda connection: row(connection, _CONTENT_TOTAL))
+        contents, total = await self._readers.query(lambda connection: row(connection, _CONTENT_TOTAL))
         last, done = 0, 0
-        self._tell(Progress(f"content of {count} messages", 0, total))
+        self._tell(Progress(f"content of {contents} messages", 0, total))
         while True:
             page = await self._readers.query(lambda connection, last=last: self._page_of_contents(connection, last))  # type: ignore[misc]
             for content, size_octets, flaw in page:
@@ -125,7 +152,7 @@ class Inspector:
                 last = content
                 if flaw is not None:
                     yield flaw
-            self._tell(Progress(f"content of {count} messages", min(done, total), total))
+            self._tell(Progress(f"content of {contents} messages", min(done, total), total))
             if len(page) < PAGE_CONTENTS:
                 return
 
@@ -218,7 +245,12 @@ _FIRST_KEYS: dict[str, tuple[Any, ...]] = {
 def _structure(connection: apsw.Connection) -> list[Flaw]:
     """What SQLite itself finds: pages, indexes, constraints, references."""
     said = [line for (line,) in rows(connection, f"PRAGMA integrity_check({_FLAWS_OF_SQLITE})")]
-    flaws = [Flaw(check="structure", what=" ".join(line.split()), mend=_RESTORE) for line in said if line != "ok"]
+    flaws = [
+        # What replies are found by can be written again from the journeys themselves.
+        Flaw(check="structure", what=" ".join(line.split()), mend=_MEND if WORDS in line else _RESTORE)
+        for line in said
+        if line != "ok"
+    ]
     dangling = rows(connection, "PRAGMA foreign_key_check")[:_FLAWS_OF_SQLITE]
     return flaws + [
         Flaw(check="references", what=f"a row of {table} names a row of {parent} that is not there", mend=_RESTORE)

@@ -21,6 +21,7 @@ from posthouse.storage.errors import StorageBusy, StorageDamaged, StorageOutdate
 from posthouse.storage.filesystem import FileSystem
 from posthouse.storage.sqlite.connection import APPLICATION_ID, row, rows
 from posthouse.storage.sqlite.holdings import Digests, digests_of
+from posthouse.storage.sqlite.journey_index import index_old_journeys
 from posthouse.storage.sqlite.snapshots import require_room, snapshot_path, snapshots, write_snapshot
 from posthouse.storage.upkeep import Migrated, Progress, Tell, tell_nobody
 
@@ -29,6 +30,8 @@ OnMigrated: TypeAlias = Callable[[Migrated], None]
 
 _LOCK = "migrate.lock"
 _TRIES = 5
+_FILLS: dict[int, Callable[[apsw.Connection], None]] = {8: index_old_journeys}
+"""What follows a migration's SQL in the same transaction, where SQL alone cannot say it."""
 
 
 def migrations() -> Migrations:
@@ -181,8 +184,10 @@ def apply(
     todo = [(number, sql) for number, sql in known if number > schema]
 
     def change() -> None:
-        for _, sql in todo:
+        for number, sql in todo:
             connection.execute(sql)
+            if number in _FILLS:
+                _FILLS[number](connection)
         note(connection, [number for number, _ in todo], now)
 
     return change_schema(connection, schema, known[-1][0], change, unchanged_since=unchanged_since)

@@ -6,14 +6,12 @@ Queue ids are ordered by time, so the oldest journeys stand first in the primary
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import apsw
 
 from posthouse.mail.ids import QueueId, first_queue_id
-from posthouse.mail.journey import from_json, parties
 from posthouse.storage.sqlite.connection import row, rows
-from posthouse.storage.sqlite.journey import party_key
+from posthouse.storage.sqlite.journey_index import forget_journey
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.writer import Writer
 from posthouse.storage.upkeep import Retention
@@ -31,7 +29,6 @@ _REFUSED_COUNT = "SELECT count(DISTINCT queue_id) FROM events WHERE kind = 'refu
 _WAITS = "SELECT 1 FROM spool WHERE queue_id = ? LIMIT 1"
 _ACCEPTED = "SELECT 1 FROM messages WHERE queue_id = ?"
 _LAST = "SELECT max(at) FROM events WHERE queue_id = ?"
-_EVENTS = "SELECT kind, at, fields FROM events WHERE queue_id = ?"
 _AFTER_ALL = "~"
 """Sorts after every queue id."""
 
@@ -79,20 +76,10 @@ def _remove_old(connection: apsw.Connection, queue_ids: Sequence[QueueId], befor
     for queue_id in queue_ids:
         at = row(connection, _LAST, (queue_id,))[0]
         if at is not None and at < before and row(connection, _WAITS, (queue_id,)) is None:
-            _remove(connection, queue_id)
+            forget_journey(connection, queue_id)
 
 
 def _remove_not_accepted(connection: apsw.Connection, queue_ids: Sequence[QueueId]) -> None:
     for queue_id in queue_ids:
         if row(connection, _ACCEPTED, (queue_id,)) is None:
-            _remove(connection, queue_id)
-
-
-def _remove(connection: apsw.Connection, queue_id: QueueId) -> None:
-    """The events, and the index entries that they made."""
-    events: list[Any] = rows(connection, _EVENTS, (queue_id,))
-    for kind, at, fields in events:
-        for role, path in parties(from_json(kind, queue_id, at, fields)):
-            key = (role, party_key(path), queue_id)
-            connection.execute("DELETE FROM parties WHERE role = ? AND address_key = ? AND queue_id = ?", key)
-    connection.execute("DELETE FROM events WHERE queue_id = ?", (queue_id,))
+            forget_journey(connection, queue_id)

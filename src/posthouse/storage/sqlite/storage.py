@@ -31,6 +31,7 @@ from posthouse.storage.sqlite.hold import SweepLock
 from posthouse.storage.sqlite.incarnation import Incarnation
 from posthouse.storage.sqlite.integrity import Inspector, mend_claims, mend_counters, mend_messages
 from posthouse.storage.sqlite.journey import SqliteJourney
+from posthouse.storage.sqlite.journey_index import index_again, renew_words
 from posthouse.storage.sqlite.maildrops import SqliteMaildrops
 from posthouse.storage.sqlite.migrate import OnMigrated
 from posthouse.storage.sqlite.retention import sweep_journeys, sweep_refused
@@ -45,6 +46,8 @@ from posthouse.storage.upkeep import Flaw, Manifest, Order, Retention, Sizes, Te
 
 LIGHT_ROWS = 16
 """Entries and spool rows that one piece of light work may write."""
+MEND_JOURNEYS = 64
+"""In one transaction."""
 TIDY_EVERY_S = 3600.0
 """How often a sweep looks for orphaned files and old journeys, which it reads through."""
 _INCARNATION_OCTETS = 8
@@ -205,6 +208,13 @@ class SqliteStorage:
             await self._writer.submit(lambda connection, folder=folder: mend_counters(connection, folder))  # type: ignore[misc]
         if inspector.unlisted_messages:
             await self._writer.submit(lambda connection: mend_messages(connection, inspector.unlisted_messages, now))
+        lost = inspector.lost_journeys
+        if inspector.words_damaged:
+            await self._writer.submit(renew_words)
+            lost = await inspector.journeys_not_found()
+        for at in range(0, len(lost), MEND_JOURNEYS):
+            some = lost[at : at + MEND_JOURNEYS]
+            await self._writer.submit(lambda connection, some=some: index_again(connection, some))  # type: ignore[misc]
         while await self._writer.submit(lambda connection: mend_claims(connection, now)):
             pass
         self.changes.notify()

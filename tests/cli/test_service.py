@@ -12,7 +12,7 @@ import pytest
 
 from posthouse.cli import service
 from posthouse.service.unit import Unit, quoted
-from tests.cli.conftest import CONFIG, Command, spawn
+from tests.cli.conftest import CONFIG, Command, Ran, spawn
 from tests.cli.test_serve_as_service import furnish_for_nobody, needs_root
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +97,7 @@ def run_from_a_readable_place(folder: Path, *arguments: str) -> subprocess.Compl
     program = (
         "import sys; from posthouse.cli import main, service; from pathlib import Path\n"
         "service.SYSTEMD_RUNS = Path('/nowhere')\n"
-        "service.as_user = lambda user, look: [True, True, True]\n"
+        "service.as_user = lambda user, look: [True] * 3\n"
         f"sys.argv = ['posthouse', *{list(arguments)!r}]; main()"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -106,10 +106,18 @@ def run_from_a_readable_place(folder: Path, *arguments: str) -> subprocess.Compl
 
 @needs_root
 def test_what_the_user_cannot_run_is_no_service(furnished: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "as_user", lambda user, look: [False, True, True])
-    monkeypatch.setattr(service, "_folder_steps", lambda *_: [])
-    ran = furnished.run("service", "install", "--user", "nobody", "--unit-folder", str(furnished.folder))
-    assert ran.failed_with("cannot be run by nobody", "/opt/posthouse")
+    """And nothing is done: no user is made, and no folder given away."""
+
+    def install(*may: bool) -> Ran:
+        monkeypatch.setattr(service, "as_user", lambda user, look: list(may))
+        ran = furnished.run("service", "install", "--user", "no-such-user", "--unit-folder", str(furnished.folder))
+        assert ran.out == ""
+        return ran
+
+    assert install(True, False, True).failed_with("cannot be run by no-such-user", "/opt/posthouse")
+    assert install(False, True, True).failed_with(
+        str(Path(sys.executable).resolve()), "the Python that", "/usr/bin/python3 -m venv /opt/posthouse"
+    )
     assert not (furnished.folder / "posthouse.service").exists()
 
 
@@ -118,7 +126,7 @@ def test_what_the_user_cannot_run_is_no_service(furnished: Command, monkeypatch:
     [
         (("install", "--user", "root"), ("must not be root",)),
         (("uninstall", "--unit-folder", "."), ("posthouse.service is not there",)),
-        (("status", "--unit-folder", "."), ("does not run", "systemctl start posthouse")),
+        (("status", "--unit-folder", "."), ("does not run", "start it with: posthouse serve")),
     ],
 )
 def test_errors_are_one_line(furnished: Command, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
@@ -142,6 +150,7 @@ def test_a_folder_that_is_not_there(command: Command) -> None:
 
 @needs_root
 def test_a_command_that_fails_is_told(furnished: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "as_user", lambda user, look: [True] * 3)
     monkeypatch.setattr(service, "_folder_steps", lambda *_: [service._running("false")])
     assert furnished.run("service", "install", "--user", "nobody").failed_with("false failed: status 1")
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SYSTEMD_RUNS = Path("/run/systemd/system")
 DEFAULT_USER = "posthouse"
+NO_RIGHTS = 65534
+"""The number of `nobody`, on every Linux."""
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 # For tests: where units stand is not a matter of taste.
@@ -66,10 +68,12 @@ def install(
         raise Problem(f"{loaded.data_dir} is not there; make the house with: posthouse init")
     program = _program()
     unit = Unit(program=program, config=file, data_dir=loaded.data_dir.resolve(), user=name, group=_group_of(name))
+    if not dry_run:
+        _require_runnable(name, unit)
     steps = [*_user_steps(name, loaded), *_folder_steps(name, loaded, file)]
     _go(steps, dry_run=dry_run)
     if not dry_run:
-        _require_runnable(name, unit, file)
+        _require_readable(name, file)
     _go(_unit_steps(unit, unit_folder), dry_run=dry_run)
     if not SYSTEMD_RUNS.is_dir():
         print("systemd does not run here, so nothing was started and nothing starts it at boot. Start it with:")
@@ -103,7 +107,8 @@ def status(config: ConfigOption = None, json: JsonOption = False, unit_folder: F
             print(f"{row['what']:<8} {row['state']}" + (f"  ({row['where']})" if row["where"] else ""))
     if not runs:
         sys.stdout.flush()
-        raise Problem("the house does not run; start it with: systemctl start posthouse, or posthouse serve")
+        way = "systemctl start posthouse" if SYSTEMD_RUNS.is_dir() and unit.exists() else "posthouse serve"
+        raise Problem(f"the house does not run; start it with: {way}")
 
 
 @service.command("uninstall")
@@ -196,29 +201,38 @@ def _unit_steps(unit: Unit, folder: Path) -> Iterator[Step]:
         yield _running("systemctl", "restart", UNIT_NAME)
 
 
-def _require_runnable(name: str, unit: Unit, file: Path) -> None:
+def _require_runnable(name: str, unit: Unit) -> None:
     """What the service would stumble over at its start is said before anything of the system is changed."""
     try:
         user = find_user(name)
-    except NoSuchUser as exc:
-        raise Problem(str(exc)) from exc
+    except NoSuchUser:
+        # It is made yet, and will be in no group but its own: who has no rights of its own stands for it.
+        user = ServiceUser(name, NO_RIGHTS, NO_RIGHTS)
     package = Path(__file__).parents[1]
-    program = Path(unit.program[0])
+    program, python = Path(unit.program[0]), Path(sys.executable).resolve()
 
     def look() -> list[bool]:
-        return [
-            os.access(program, os.X_OK) and os.access(Path(sys.executable).resolve(), os.X_OK),
-            os.access(package, os.R_OK | os.X_OK),
-            os.access(file, os.R_OK),
-        ]
+        return [os.access(python, os.X_OK), os.access(program, os.X_OK), os.access(package, os.R_OK | os.X_OK)]
 
-    runs, reads, knows = as_user(user, look)
+    knows_python, runs, reads = as_user(user, look)
+    if not knows_python:
+        raise Problem(
+            f"{python}, the Python that {program} is run by, cannot be run by {name}; make the virtual environment "
+            "with one that everybody may run: /usr/bin/python3 -m venv /opt/posthouse"
+        )
     if not (runs and reads):
         raise Problem(
             f"{program} cannot be run by {name}, so it cannot be a service; install posthouse where everybody may "
             "read, such as a virtual environment in /opt/posthouse"
         )
-    if not knows:
+
+
+def _require_readable(name: str, file: Path) -> None:
+    try:
+        user = find_user(name)
+    except NoSuchUser as exc:
+        raise Problem(str(exc)) from exc
+    if not as_user(user, lambda: os.access(file, os.R_OK)):
         raise Problem(f"{file} cannot be read by {name}; run: {_opening(user, file)}")
 
 

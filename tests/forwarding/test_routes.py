@@ -324,3 +324,15 @@ async def test_three_hundred_deliveries_to_three_equal_hosts() -> None:
         seen = Counter(order[place] for order in orders)
         # Two degrees of freedom: chance exceeds 13.8 once in a thousand times.
         assert sum((seen[name] - 100) ** 2 / 100 for name in ("a.test", "b.test", "c.test")) < 13.8
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "told"),
+    [
+        ("mx.far.test", "192.0.2.2", "mx.far.test (192.0.2.2)"),
+        ("192.0.2.2", "192.0.2.2", "192.0.2.2"),
+        ("[2001:db8::2]", "2001:db8::2", "2001:db8::2"),
+    ],
+)
+def test_an_address_is_told_once(host: str, address: str, told: str) -> None:
+    assert Hop(host, 25, configured=True).at(address) == told

@@ -104,6 +104,14 @@ OPERATED = Operated(queue_id=Q, at=1.0, action="hold", forward_paths=("b@s.test"
             "Delivered: mx.south.test (192.0.2.2) took responsibility for bob@south.test",
         ),
         (
+            dataclasses.replace(DEFERRED, outcome="delivered", next_hop="192.0.2.2:2525"),
+            "Delivered: 192.0.2.2:2525 took responsibility for bob@south.test",
+        ),
+        (
+            dataclasses.replace(DEFERRED, outcome="delivered", next_hop="[2001:db8::2]:25", address="2001:db8::2"),
+            "Delivered: [2001:db8::2] took responsibility for bob@south.test",
+        ),
+        (
             dataclasses.replace(DEFERRED, outcome="failed", reply="550 5.1.1 No"),
             "Failed for bob@south.test: mx.south.test answered 550 5.1.1 No",
         ),

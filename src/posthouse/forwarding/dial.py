@@ -62,7 +62,7 @@ class Target:
         return ipaddress.ip_address(self.address).is_loopback
 
     def __str__(self) -> str:
-        return f"{self.hop.host} ({self.address})"
+        return self.hop.at(self.address)
 
 
 class ClientTls:

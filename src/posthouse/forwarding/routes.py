@@ -50,6 +50,10 @@ class Hop:
     configured: bool
     rivals: tuple[str, ...] = ()
 
+    def at(self, address: str) -> str:
+        """The host and its address, for people; once where the host is an address itself."""
+        return address if self.host.strip("[]") == address else f"{self.host} ({address})"
+
 
 @dataclass(frozen=True, slots=True)
 class NoRoute:

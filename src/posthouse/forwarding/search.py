@@ -185,5 +185,5 @@ def _not_configured(text: str) -> Reply:
 
 
 def _left_alone(hop: Hop, address: str) -> Deferred:
-    text = f"{hop.host} ({address}) did not answer a moment ago and is left alone for a while"
+    text = f"{hop.at(address)} did not answer a moment ago and is left alone for a while"
     return Deferred(reply(451, "4.4.1", text), from_peer=False)

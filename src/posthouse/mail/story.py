@@ -164,7 +164,9 @@ def _accepted(event: Accepted) -> tuple[str, Sequence[str]]:
 def _attempted(event: Attempted) -> tuple[str, Sequence[str]]:
     reply = cut(event.reply, 300)
     host = event.next_hop.removesuffix(":25") or "the next hop"
-    place = f"{host}{f' ({event.address})' if event.address else ''}"
+    # (Where the next hop is an address itself, it is not said twice.)
+    known = event.address in (None, host.strip("[]"), host.rpartition(":")[0].strip("[]"))
+    place = host if known else f"{host} ({event.address})"
     said = f"{host} answered {reply}" if event.from_peer else reply
     took = f"took {duration(event.duration_s)}"
     details = [f"Attempt {event.attempt}, at {place}, {took}"]

@@ -44,6 +44,9 @@ def waiting(furnished: Command) -> str:
 def test_an_operator_sees_and_steers_what_waits(furnished: Command, waiting: str) -> None:
     run = furnished.run
     assert "bob@far.test" in run("queue", "list").out
+    assert "bob@far.test" in run("queue", "list", "all").out
+    assert run("queue", "list", "all", "to:@far.test").failed_with("'all' is neither")
+    assert run("queue", "show", "nonsense").failed_with("is not a queue id", "posthouse queue list")
     (row,) = json.loads(run("queue", "list", "--json").out)
     assert (row["queue_id"], row["attempts"], row["held"]) == (waiting, 1, False)
     shown = run("queue", "show", waiting).out

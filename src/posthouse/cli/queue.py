@@ -45,14 +45,14 @@ def register(app: typer.Typer) -> None:
 def queue_id_argument(text: str) -> QueueId:
     """A queue id from the command line."""
     if not QUEUE_ID_PATTERN.match(text.upper()):
-        raise Problem(f"{text!r} is not a queue id: those are the 26 characters in the 250 and in Received")
+        raise Problem(f"{text!r} is not a queue id: those are 26 characters; find it with: posthouse queue list")
     return QueueId(text.upper())
 
 
 def filter_argument(words: list[str] | None) -> QueueFilter:
-    """The filters of the command line."""
+    """The filters of the command line; none for all that waits."""
     try:
-        return parse_filter(words or ())
+        return () if words == [EVERYTHING] else parse_filter(words or ())
     except FilterError as exc:
         raise Problem(str(exc)) from exc
 
@@ -164,7 +164,7 @@ def _act(config: ConfigOption, action: Action, words: list[str] | None, wishes: 
         raise Problem(
             f"name a message or filters, such as to:@example.org; all that waits: posthouse queue {action} {EVERYTHING}"
         )
-    wanted = () if words == [EVERYTHING] else filter_argument(words)
+    wanted = filter_argument(words)
     match wanted:
         case (OfMessage(queue_id=queue_id),) if not wishes.dry_run:
             operate_on_one(config, action, queue_id)

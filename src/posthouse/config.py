@@ -256,7 +256,10 @@ def find(path: Path | None) -> Path:
     for candidate in SEARCHED:
         if candidate.exists():
             return candidate
-    raise ConfigError("there is no posthouse.toml here or in /etc/posthouse; make a house with: posthouse init")
+    raise ConfigError(
+        "there is no posthouse.toml here or in /etc/posthouse; go to the folder of the house, or name its file "
+        "with --config FILE; make a house with: posthouse init"
+    )
 
 
 def load(path: Path) -> Config:

@@ -329,7 +329,7 @@ def lock_folder(data_dir: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         os.close(descriptor)
-        raise AlreadyServed(f"another process serves {data_dir} already") from exc
+        raise AlreadyServed(f"another process serves {data_dir} already (look: posthouse service status)") from exc
     _give_to_owner(descriptor, data_dir)
     return descriptor
 

@@ -100,7 +100,7 @@ def test_commands_take_effect_in_a_running_house_at_once(furnished: Command) -> 
 
 def test_a_second_house_in_the_folder_is_refused(furnished: Command) -> None:
     with served(furnished.folder):
-        assert furnished.run("serve").failed_with("another process serves")
+        assert furnished.run("serve").failed_with("another process serves", "posthouse service status")
 
 
 def test_a_taken_port_is_named(furnished: Command) -> None:
@@ -169,7 +169,8 @@ def test_a_low_port_without_root_and_anothers_folder_are_one_line(public_folder:
     assert "sudo -u root" in as_nobody()
     for path in [public_folder, *public_folder.rglob("*")]:
         os.chown(path, 65534, 65534)
-    assert "need root" in as_nobody()
+    assert "need root" in (refused := as_nobody())
+    assert "run: sudo posthouse serve, or change [listen]" in refused
     database = public_folder / "posthouse.db"
     database.chmod(0o400)
     assert f"run: chmod u+rw {database}" in as_nobody()

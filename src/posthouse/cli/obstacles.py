@@ -130,8 +130,10 @@ def port_advice(problem: PortTaken) -> str:
     """What to do about a port that cannot be opened, and who holds it, as far as that can be seen. Goes behind it."""
     from posthouse.cli.port_owner import port_owner
 
+    if problem.is_forbidden:
+        return "; run: sudo posthouse serve, or change [listen] in the configuration"
     if not problem.is_used:
-        return "; otherwise change [listen] in the configuration"
+        return "; change [listen] in the configuration"
     owner = port_owner(problem.host, problem.port)
     if owner is None:
         which = f"see which: sudo ss -ltnp sport = :{problem.port}"

@@ -35,6 +35,7 @@ class PortTaken(Exception):
         self.host = host
         self.port = port
         self.is_used = error.errno == errno.EADDRINUSE
+        self.is_forbidden = error.errno in (errno.EACCES, errno.EPERM)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -113,8 +113,9 @@ def _last_migration(
     together = [number for number, at in applied if at == applied[-1][1]] if applied else []
     if not together or applied[-1][0] != schema or together[0] == 1:
         raise NoWayBack(
-            f"{path}: never upgraded, of schema {schema} from the beginning: there is nothing to go back to; an older "
-            "version that knows this schema opens it as it is; to an earlier state returns: posthouse restore DIR"
+            f"{path}: never upgraded, of schema {schema} from the beginning, so there is nothing to go back to; "
+            "an older version that knows this schema opens it as it is, and a backup is restored with: "
+            "posthouse restore DIR"
         )
     migrated_at = applied[-1][1]
     before = max((number for number, _ in known if number < together[0]), default=1)

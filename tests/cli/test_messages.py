@@ -151,6 +151,7 @@ def test_many_are_listed_with_where_they_are(furnished: Command) -> None:
         (("01MCC5RM01",), ("no journey is known of that begins with 01MCC5RM01",)),
         (("01MCC5",), ("too short", "at least 8")),
         (("nonsense!",), ("not a queue id", "--to ADDRESS")),
+        (("nonsense",), ("'nonsense' is not a queue id", "--to ADDRESS")),
         (("0" * 27,), ("not a queue id",)),
         (("bob@nowhere.test",), ("no message is known with the Message-ID", "posthouse journey --to bob@nowhere.test")),
         (("--message-id", "<x@y>"), ("no message is known with the Message-ID <x@y>",)),

@@ -55,6 +55,11 @@ def test_an_operator_sees_and_steers_what_waits(furnished: Command, waiting: str
     assert run("queue", "release", waiting).failed_with("nothing to release")
     assert run("queue", "hold", waiting).out == "1 recipient held.\n"
     assert "next try  never, while it is held" in run("queue", "show", waiting).out
+    held = "1 recipient that fits is held, and not tried until released.\n"
+    assert run("queue", "retry", "to:@far.test", "--dry-run").out.endswith(held)
+    assert run("queue", "retry", "all", "--yes").out.endswith(held)
+    assert "until released" not in run("queue", "retry", "held:operator", "--dry-run").out
+    assert "until released" not in run("queue", "hold", "all", "--dry-run").out
     assert run("queue", "retry", waiting).failed_with("nothing to retry")
     assert run("queue", "release", waiting.lower()).out == "1 recipient released.\n"
     assert run("queue", "retry", waiting).out == "1 recipient due at once.\n"

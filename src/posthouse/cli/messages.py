@@ -165,7 +165,8 @@ def _seconds(text: str | None) -> float | None:
 def _queue_id(text: str) -> str:
     """A queue id, or the beginning of one."""
     spelled = text.strip().upper().translate(_MISREAD)
-    if not set(spelled) <= _CROCKFORD or len(spelled) > QUEUE_ID_CHARACTERS:
+    # (130 bits hold 128: an id begins with one of eight digits, and a word that somebody looks for mostly does not.)
+    if not set(spelled) <= _CROCKFORD or spelled[:1] not in "01234567" or len(spelled) > QUEUE_ID_CHARACTERS:
         raise Problem(
             f"{text!r} is not a queue id, which are the {QUEUE_ID_CHARACTERS} characters in the 250 and in Received; "
             "to look by address: posthouse journey --to ADDRESS"

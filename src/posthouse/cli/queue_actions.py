@@ -91,8 +91,12 @@ def operate(config: ConfigOption, action: Action, wanted: QueueFilter, wishes: W
             others = await spool.count(wanted)
             rest = f"; {count(others, 'recipient fits', 'recipients fit')}, but there is nothing to {action}"
             print(f"0 recipients {_DONE[action]}{rest if others else ': nothing that fits waits'}.")
+        else:
+            print_tally(tally, action, now)
+        if action is Action.RETRY and not any(isinstance(term, Held) for term in wanted):
+            _print_held(await spool.count((*wanted, Held())))
+        if not tally.recipients:
             return None
-        print_tally(tally, action, now)
         if wishes.dry_run:
             _print_examples(await spool.list(EXAMPLES, wanted=(*wanted, *_STATES[action])), now)
             print("Nothing was changed.")
@@ -123,6 +127,13 @@ def print_tally(tally: Tally, action: Action, now: float) -> None:
         print(f"{sum(each.recipients for each in rest):>9}  in {others}")
     # (A question on standard error must come below it.)
     sys.stdout.flush()
+
+
+def _print_held(held: int) -> None:
+    """Whoever asks for another try of all that fits is told what is not tried."""
+    if held:
+        print(f"{count(held, 'recipient that fits is', 'recipients that fit are')} held, and not tried until released.")
+        sys.stdout.flush()
 
 
 def _print_examples(rows: tuple[SpoolRow, ...], now: float) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import smtplib
 import socket
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +16,9 @@ from types import SimpleNamespace
 import apsw
 import pytest
 
-from posthouse.cli.obstacles import clock, clock_problem, disk
+from posthouse.cli.obstacles import clock, clock_problem, disk, port_advice
 from posthouse.cli.port_owner import port_owner
+from posthouse.net.listener import PortTaken
 from tests.cli.conftest import CONFIG, Command
 from tests.running_house import RunningHouse
 
@@ -198,3 +201,14 @@ def test_a_unit_is_ended_for_good(tmp_path: Path) -> None:
     owner = port_owner("192.0.2.1", 25, proc=tmp_path)
     assert owner is not None
     assert owner.ending == "kill 812"
+
+
+@pytest.mark.parametrize(
+    ("started", "named"), [("/opt/x/bin/posthouse", "/opt/x/bin/posthouse"), ("/x/cli/__main__.py", "posthouse")]
+)
+def test_a_port_that_needs_root_is_told_with_what_sudo_finds(
+    monkeypatch: pytest.MonkeyPatch, started: str, named: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [started])
+    advice = port_advice(PortTaken("127.0.0.1", 25, PermissionError(errno.EACCES, "Permission denied")))
+    assert advice.startswith(f"; run: sudo {named} serve, or change [listen]")

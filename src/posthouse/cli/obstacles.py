@@ -6,6 +6,7 @@ Each is one line that says what is wrong and the command that mends it.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,7 +132,10 @@ def port_advice(problem: PortTaken) -> str:
     from posthouse.cli.port_owner import port_owner
 
     if problem.is_forbidden:
-        return "; run: sudo posthouse serve, or change [listen] in the configuration"
+        # By its path: sudo looks for programs in the system's folders only, and this one is in a virtual environment.
+        started = Path(sys.argv[0])
+        program = started if started.is_absolute() and started.name == "posthouse" else "posthouse"
+        return f"; run: sudo {program} serve, or change [listen] in the configuration"
     if not problem.is_used:
         return "; change [listen] in the configuration"
     owner = port_owner(problem.host, problem.port)

@@ -39,6 +39,8 @@ def forwarding(routes: dict[str, int]) -> str:
     hops = ", ".join(f'"{domain}" = "127.0.0.1:{port}"' for domain, port in routes.items())
     return (
         '[reception]\ntrusted_networks = ["127.0.0.0/8"]\n[forwarding]\nretry = ["200ms"]\n'
+        # Ada gets more reports than a person would.
+        "reports_per_minute = 100_000\n"
         f"concurrency_per_destination = {CONNECTIONS}\nroutes = {{ {hops} }}\n"
     )
 

@@ -31,7 +31,7 @@ TABLE = """
 command | soft        | hard      | 421       | disconnect
 CONNECT | 2nd/later   | 2nd/back  | 2nd/later | 2nd/later
 EHLO    | 2nd/later   | 1st/1st   | 2nd/later | 1st/1st
-MAIL    | later/later | back/back | 2nd/later | 2nd/later
+MAIL    | 2nd/later   | back/back | 2nd/later | 2nd/later
 RCPT    | later/later | back/back | 2nd/later | 2nd/later
 DATA    | later/later | back/back | 2nd/later | 2nd/later
 .       | later/later | back/back | 2nd/later | maybe/maybe

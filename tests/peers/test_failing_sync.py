@@ -21,7 +21,7 @@ from posthouse.storage.sqlite.storage import SqliteStorage
 from posthouse.world import World
 
 SYNCS = 40
-MORE = 4
+MORE = 8
 """Messages after the one whose sync should have failed."""
 LARGE = "x" * 70 + "\r\n"
 PEOPLE = ("ada@here.test", "bob@here.test")

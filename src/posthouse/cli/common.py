@@ -80,10 +80,10 @@ def become_owner(folder: Path, *needed: str) -> None:
 
     `needed`: the modules that do the work; all of the house's where none is named.
     """
-    if os.geteuid() != 0 or not folder.exists():
-        return
-    owner = folder.stat()
-    if owner.st_uid == 0:
+    from posthouse.service.user import become, owner_of
+
+    owner = owner_of(folder) if os.geteuid() == 0 else None
+    if owner is None:
         return
     # Python itself may lie where only root can read: what is imported late has to be there before.
     import importlib
@@ -91,23 +91,10 @@ def become_owner(folder: Path, *needed: str) -> None:
 
     for module in needed or ("posthouse.app",):
         importlib.import_module(module)
-    os.setgroups(_groups_of(owner.st_uid, owner.st_gid))
-    os.setgid(owner.st_gid)
-    os.setuid(owner.st_uid)
+    become(owner)
     package = Path(__file__).parent.parent
     if not os.access(package, os.R_OK | os.X_OK):
         raise Problem(f"{package} cannot be read by {user_name()}, who owns {folder}; install posthouse elsewhere")
-
-
-def _groups_of(user: int, group: int) -> list[int]:
-    """The groups that a login of this user has: a key may be readable by one of them, such as ssl-cert."""
-    import pwd
-
-    try:
-        return os.getgrouplist(pwd.getpwuid(user).pw_name, group)
-    except KeyError:
-        # A number without a name, as in a container.
-        return []
 
 
 def sync_folders(*folders: Path) -> None:

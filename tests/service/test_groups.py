@@ -13,7 +13,7 @@ from posthouse.service.user import ServiceUser
 
 def test_the_owner_keeps_the_groups_of_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key may be readable by one of them only."""
-    user = pwd.getpwuid(os.getuid())
+    user = pwd.getpwuid(0)
     mine = {group.gr_gid for group in grp.getgrall() if user.pw_name in group.gr_mem}
     assert set(ServiceUser(user.pw_name, user.pw_uid, user.pw_gid).groups) == mine | {user.pw_gid}
     monkeypatch.setattr(os, "getgrouplist", lambda name, group: [group, 4711])

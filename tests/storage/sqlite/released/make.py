@@ -26,7 +26,9 @@ def main(commit: str) -> None:
             ["git", "archive", commit, *PARTS], cwd=HERE.parents[3], capture_output=True, check=True
         ).stdout
         with tarfile.open(fileobj=io.BytesIO(archive)) as source:
-            source.extractall(folder, filter="data")
+            # (Debian 12's Python has no filters yet.)
+            source.extraction_filter = getattr(tarfile, "data_filter", lambda member, _path: member)
+            source.extractall(folder)
         environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
         subprocess.run([sys.executable, THEN, "furnish", folder / "house"], env=environment, check=True)
         numbers = sorted(path.name[:4] for path in (folder / "src/posthouse/storage/sqlite/migrations").glob("*.sql"))

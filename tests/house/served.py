@@ -143,10 +143,14 @@ class ServedHouse:
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{key}:")))
 
-    def descriptors(self) -> int:
-        """Files and sockets that the process holds open."""
+    def sockets(self) -> int:
+        """Sockets that the process holds open. (Not its files: a reader of the database is opened when first needed.)"""
         assert self._process is not None
-        return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+        count = 0
+        for descriptor in Path(f"/proc/{self._process.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                count += os.readlink(descriptor).startswith("socket:")
+        return count
 
     def processor_s(self) -> float:
         """Seconds of the processor used so far, by all threads."""

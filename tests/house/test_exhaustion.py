@@ -385,10 +385,10 @@ HALF_OPEN = 500
 
 @pytest.mark.conformance("C147")
 def test_handshakes_that_fail_leave_nothing_behind(house_with_tls: ServedHouse, tmp_path: Path) -> None:
-    """Begun and left, broken off, or never TLS: the next client is served, and no descriptor stays open."""
+    """Begun and left, broken off, or never TLS: the next client is served, and no socket stays open."""
     house = house_with_tls
     trust = ssl.create_default_context(cafile=tmp_path / SELF_SIGNED[0])
-    before = house.descriptors()
+    before = house.sockets()
     with bounded(house, 2 * HALF_OPEN * KIB_FOR_EACH), contextlib.ExitStack() as open_wires:
         for number in range(HALF_OPEN):
             wire = open_wires.enter_context(Wire(house.ports["submissions"]))
@@ -399,8 +399,8 @@ def test_handshakes_that_fail_leave_nothing_behind(house_with_tls: ServedHouse, 
             wire.greet()
     answered_within_a_second(house)
     ends = time.monotonic() + 30
-    while house.descriptors() > before:
-        assert time.monotonic() < ends, f"{house.descriptors() - before} descriptors are left"
+    while house.sockets() > before:
+        assert time.monotonic() < ends, f"{house.sockets() - before} sockets are left"
 
 
 # Logins of others.

@@ -144,7 +144,7 @@ class ServedHouse:
         return int(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{key}:")))
 
     def sockets(self) -> int:
-        """Sockets that the process holds open. (Not its files: a reader of the database is opened when first needed.)"""
+        """Sockets that the process holds open. (Files come and go: the database has readers that open when needed.)"""
         assert self._process is not None
         count = 0
         for descriptor in Path(f"/proc/{self._process.pid}/fd").iterdir():

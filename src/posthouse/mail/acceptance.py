@@ -7,11 +7,10 @@ from enum import StrEnum
 
 from posthouse.mail.address import Address, ReversePath
 from posthouse.mail.content import SealedContent
-from posthouse.mail.ids import AccountId, QueueId, Uidl
+from posthouse.mail.folders import INBOX
+from posthouse.mail.ids import AccountId, QueueId, SourceId, Uidl
 from posthouse.mail.journey import JourneyEvent
 from posthouse.mail.record import record
-
-INBOX = "Inbox"
 
 
 class Notify(StrEnum):
@@ -89,6 +88,20 @@ class LimitTold:
     up_to: QueueId
 
 
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The message was collected from another house, where it is `uidl`; both are durable in the same commit.
+
+    `size_octets` is as the server's LIST said; `fingerprint` is of header fields that no server changes, to
+    recognise it under another UIDL.
+    """
+
+    source: SourceId
+    uidl: str
+    size_octets: int
+    fingerprint: bytes
+
+
 @record
 class Acceptance:
     """One message with all that follows from taking responsibility for it. `prefix` holds our trace fields."""
@@ -110,3 +123,5 @@ class Acceptance:
     body: str = "7BIT"
     sending: Sending | None = None
     limit_told: LimitTold | None = None
+    collected: Collected | None = None
+    """An acceptance of what was collected before changes nothing."""

@@ -13,6 +13,7 @@ CredentialId = NewType("CredentialId", int)
 ContentId = NewType("ContentId", int)
 Uid = NewType("Uid", int)
 Uidl = NewType("Uidl", str)
+SourceId = NewType("SourceId", int)
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)

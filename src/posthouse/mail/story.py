@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from posthouse.mail.acceptance import INBOX
 from posthouse.mail.explain import Side, explain, meaning, reply_from_text
+from posthouse.mail.folders import INBOX
 from posthouse.mail.journey import (
     Accepted,
     Attempted,

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from pathlib import Path
 from typing import Protocol
 
-from posthouse.mail.acceptance import INBOX, Acceptance, Destination
+from posthouse.mail.acceptance import Acceptance, Destination
 from posthouse.mail.account import (
     Account,
     AccountSummary,
@@ -22,11 +22,13 @@ from posthouse.mail.account import (
 )
 from posthouse.mail.address import Address
 from posthouse.mail.content import ContentFacts, SealedContent
-from posthouse.mail.ids import AccountId, ContentId, CredentialId, QueueId, Uid
+from posthouse.mail.folders import INBOX
+from posthouse.mail.ids import AccountId, ContentId, CredentialId, QueueId, SourceId, Uid
 from posthouse.mail.journey import JourneyEvent
 from posthouse.mail.limit_notice import OverLimit
 from posthouse.mail.maildrop import InUse, Listing, MaildropLock
 from posthouse.mail.queue_filter import QueueFilter
+from posthouse.mail.source import KnownMessage, Source, SourceSettings, SourceState
 from posthouse.mail.spool import Action, Claim, DueDestination, QueueDepth, Settlement, SpoolRow, Tally
 from posthouse.storage.observer import Observer
 from posthouse.storage.upkeep import Flaw, Manifest, Order, Retention, Sizes, Tell, tell_nobody
@@ -288,6 +290,42 @@ class Spool(Protocol):
         ...
 
 
+class Sources(Protocol):
+    """Accounts at other houses that mail is collected from. Raises DirectoryConflict as Administration does."""
+
+    async def add(self, settings: SourceSettings) -> SourceId: ...
+
+    async def change(self, settings: SourceSettings) -> None:
+        """Other settings for the source of that address, whose account stays; it is tried at once."""
+        ...
+
+    async def remove(self, address: Address) -> None:
+        """Forget it and what was collected from it; the mail stays."""
+        ...
+
+    async def all(self) -> tuple[Source, ...]:
+        """In order of their domains."""
+        ...
+
+    async def find(self, address: Address) -> Source | None: ...
+
+    async def note(self, source: SourceId, state: SourceState) -> None: ...
+
+    async def known(self, source: Source) -> Mapping[str, KnownMessage]:
+        """What is remembered of what was collected from it, by UIDL."""
+        ...
+
+    async def note_listed(
+        self, source: SourceId, *, gone: Collection[str], back: Collection[str], now: float, forget_before: float
+    ) -> None:
+        """`gone` are listed no more, `back` are listed again. What went before `forget_before` is forgotten."""
+        ...
+
+    async def rename(self, source: SourceId, names: Mapping[str, str]) -> None:
+        """Known messages have other UIDLs now (new ones by old ones): the server was migrated."""
+        ...
+
+
 class Journey(Protocol):
     """What became of each message."""
 
@@ -350,6 +388,8 @@ class Storage(Protocol):
     def spool(self) -> Spool: ...
     @property
     def journey(self) -> Journey: ...
+    @property
+    def sources(self) -> Sources: ...
     @property
     def changes(self) -> Changes: ...
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from posthouse.mail.acceptance import INBOX, Acceptance, Destination
+from posthouse.mail.acceptance import Acceptance, Destination
+from posthouse.mail.folders import INBOX
 from posthouse.mail.ids import AccountId, QueueId, Uid, Uidl
 from posthouse.mail.journey import Attempted, JourneyEvent
 from posthouse.mail.spool import Settlement, SpoolRow

@@ -14,6 +14,7 @@ from posthouse.storage.sqlite.connection import row
 from posthouse.storage.sqlite.journey import begin_journey
 from posthouse.storage.sqlite.queue_filter import BY_LIMIT
 from posthouse.storage.sqlite.sending_limits import note_told, reason, surplus, tell_held
+from posthouse.storage.sqlite.sources import insert_collected, is_collected
 
 _KNOWN = "SELECT 1 FROM messages WHERE queue_id = ?"
 _CONTENT = """
@@ -52,6 +53,8 @@ def insert_acceptance(
 
     Raises AccountGone; the caller undoes the rest.
     """
+    if acceptance.collected is not None and is_collected(connection, acceptance.collected):
+        return
     execute = connection.execute
     content = _insert_content(connection, acceptance, drafts)
     if content is not None:
@@ -70,6 +73,8 @@ def insert_acceptance(
         begin_journey(connection, acceptance.events)
         if held:
             tell_held(connection, acceptance, [acceptance.forwards[number] for number in sorted(held)])
+        if acceptance.collected is not None:
+            insert_collected(connection, acceptance.collected, acceptance.queue_id, acceptance.accepted_at)
         if acceptance.limit_told is not None:
             note_told(connection, acceptance.limit_told, acceptance.accepted_at)
         taken.handles.add(acceptance.content.handle)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import apsw
 
-from posthouse.mail.acceptance import INBOX
 from posthouse.mail.account import (
     PASSWORD,
     SCRAM_ITERATIONS,
@@ -17,6 +16,7 @@ from posthouse.mail.account import (
     ScramKeys,
 )
 from posthouse.mail.address import Address, AddressError, parse_domain, unquoted
+from posthouse.mail.folders import INBOX
 from posthouse.mail.ids import AccountId
 from posthouse.mail.world import Random
 from posthouse.storage.errors import DirectoryConflict
@@ -160,6 +160,7 @@ class SqliteAdministration:
             connection.execute("DELETE FROM credentials WHERE account = ?", (account,))
             connection.execute("DELETE FROM addresses WHERE account = ?", (account,))
             connection.execute("DELETE FROM identities WHERE account = ?", (account,))
+            connection.execute("DELETE FROM sources WHERE account = ?", (account,))
             if not keep_mail:
                 _remove_mail(connection, account, now)
 

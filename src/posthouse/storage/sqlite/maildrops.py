@@ -10,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from posthouse.mail.acceptance import INBOX
+from posthouse.mail.folders import INBOX
 from posthouse.mail.ids import AccountId, Uid
 from posthouse.mail.journey import JourneyEvent
 from posthouse.mail.maildrop import InUse, Listing, MaildropLock

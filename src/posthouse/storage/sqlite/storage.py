@@ -37,6 +37,7 @@ from posthouse.storage.sqlite.migrate import OnMigrated
 from posthouse.storage.sqlite.retention import sweep_journeys, sweep_refused
 from posthouse.storage.sqlite.schema import open_database
 from posthouse.storage.sqlite.settle import write_settlement
+from posthouse.storage.sqlite.sources import SqliteSources
 from posthouse.storage.sqlite.spool import SqliteSpool
 from posthouse.storage.sqlite.sweep import sweep_messages, sweep_orphans, take_over_dead
 from posthouse.storage.sqlite.threads import Readers
@@ -92,6 +93,7 @@ class SqliteStorage:
         self.maildrops = SqliteMaildrops(writer, readers, content, clock, random)
         self.spool = SqliteSpool(writer, readers, self.changes, clock, random, incarnation.name)
         self.journey = SqliteJourney(writer, readers)
+        self.sources = SqliteSources(writer, readers)
 
     @classmethod
     async def open(

@@ -42,12 +42,25 @@ class _Token:
 _END = _Token(_Kind.END, "")
 
 
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """An address with the name before it, "" for none; encoded words in it are not decoded."""
+
+    address: Address
+    name: str = ""
+
+
 def parse_mailboxes(text: str) -> tuple[Address, ...]:
     """The addresses of a field's value, those in groups included, in order. Raises AddressError.
 
     Domains are checked as in an envelope, so that an address here is the same as the same address there.
     """
-    return tuple(_addresses(list(_tokens(text))))
+    return tuple(mailbox.address for mailbox in parse_named_mailboxes(text))
+
+
+def parse_named_mailboxes(text: str) -> tuple[Mailbox, ...]:
+    """The same with the names that stand before the addresses. Raises AddressError."""
+    return tuple(_mailboxes(list(_tokens(text))))
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -94,7 +107,7 @@ def _comment_end(text: str, at: int) -> int:
     raise AddressError("a comment without an end")
 
 
-def _addresses(tokens: list[_Token]) -> Iterator[Address]:
+def _mailboxes(tokens: list[_Token]) -> Iterator[Mailbox]:
     tokens.append(_END)
     at, in_group = 0, False
     while (token := tokens[at]) is not _END:
@@ -110,9 +123,9 @@ def _addresses(tokens: list[_Token]) -> Iterator[Address]:
                     raise AddressError("a group inside a group")
                 at, in_group = end + 1, True
                 continue
-            address, at = _mailbox(tokens, at, end)
+            mailbox, at = _mailbox(tokens, at, end)
             _expect_end_of_mailbox(tokens[at], in_group)
-            yield address
+            yield mailbox
     if in_group:
         raise AddressError("a group without an end")
 
@@ -129,15 +142,23 @@ def _expect_end_of_mailbox(token: _Token, in_group: bool) -> None:
         raise AddressError("something stands behind an address")
 
 
-def _mailbox(tokens: list[_Token], at: int, end: int) -> tuple[Address, int]:
-    """The address that begins at `at`, whose words end at `end`, and where it has ended."""
+def _mailbox(tokens: list[_Token], at: int, end: int) -> tuple[Mailbox, int]:
+    """The mailbox that begins at `at`, whose words end at `end`, and where it has ended."""
     if not tokens[end].is_special("<"):
-        return _address(tokens, at, end)
+        address, at = _address(tokens, at, end)
+        return Mailbox(address), at
+    name = _name(tokens[at:end])
     at = _after_route(tokens, end + 1)
     address, at = _address(tokens, at, _words_end(tokens, at))
     if not tokens[at].is_special(">"):
         raise AddressError("an address without its closing bracket")
-    return address, at + 1
+    return Mailbox(address, name), at + 1
+
+
+def _name(words: list[_Token]) -> str:
+    """The phrase before an address, its quotes taken off; a dot belongs to the word before it (RFC 5322 §4.1)."""
+    texts = [unquoted(word.text) if word.kind is _Kind.QUOTED else word.text for word in words]
+    return "".join(text if text == "." or not number else f" {text}" for number, text in enumerate(texts))
 
 
 def _after_route(tokens: list[_Token], at: int) -> int:

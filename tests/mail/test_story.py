@@ -77,7 +77,10 @@ OPERATED = Operated(queue_id=Q, at=1.0, action="hold", forward_paths=("b@s.test"
             "A report about 01ABOUT was written here for bob@south.test, 4.1 KB",
         ),
         (dataclasses.replace(ACCEPTED, source="collection"), "Collected from 192.0.2.1 for bob@south.test, 4.1 KB"),
-        (dataclasses.replace(ACCEPTED, source="web", login="ada"), "Written here by ada for bob@south.test, 4.1 KB"),
+        (
+            dataclasses.replace(ACCEPTED, source="written", login="ada"),
+            "Written here by ada for bob@south.test, 4.1 KB",
+        ),
         (
             Placed(queue_id=Q, at=1.0, forward_path="b@s.test", login="bob", folder="Inbox", uidl="u"),
             "Put into the maildrop of bob, for b@s.test",

@@ -32,8 +32,15 @@ class Peer:
     local_address: str = ""
     """Our IP address of the connection."""
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a person at this house's own pages or commands, with no connection in between."""
+        return not self.address
+
     def protocol(self, *, smtputf8: bool = False) -> str:
-        """SMTP, ESMTP or UTF8SMTP, with S for TLS and A for a login (RFC 3848, RFC 6531 §4.3)."""
+        """SMTP, ESMTP or UTF8SMTP, with S for TLS and A for a login (RFC 3848, RFC 6531 §4.3); "": none was spoken."""
+        if self.is_here:
+            return ""
         if not self.extended:
             return "SMTP"
         return ("UTF8SMTP" if smtputf8 else "ESMTP") + ("S" if self.tls else "") + ("A" if self.account else "")

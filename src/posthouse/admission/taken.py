@@ -27,7 +27,8 @@ def accepted(transaction: MailTransaction, content: SealedContent, queue_id: Que
         protocol=peer.protocol(smtputf8=transaction.smtputf8),
         login=peer.account.login if peer.account is not None else None,
         message_id=content.facts.message_id,
-        session=peer.session,
+        session=peer.session or None,
+        source="written" if peer.is_here else "smtp",
     )
 
 

@@ -28,6 +28,8 @@ def received(
 
     `u_labels`: whether it may hold more than ASCII (RFC 6531 §3.7.3).
     """
+    if peer.is_here:
+        return generated(hostname=hostname, queue_id=queue_id, now=now)
     by, for_clause = hostname, ""
     if u_labels:
         by = unicode_domain(hostname)

@@ -48,6 +48,8 @@ class Placement:
     flags: frozenset[str] = frozenset()
     uidl: Uidl | None = None
     """None: the queue id."""
+    copy: int = 0
+    """Above 0: a further entry of the same message, such as its writer's own; it has a UIDL of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

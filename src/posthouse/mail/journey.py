@@ -35,7 +35,7 @@ class Accepted:
     message_id: str | None = None
     session: str | None = None
     source: str = "smtp"
-    """smtp, report, collection or web."""
+    """smtp, report, collection, or written (here, by a person)."""
     about: QueueId | None = None
     """For a report: the message it is about."""
 

@@ -154,7 +154,7 @@ def _accepted(event: Accepted) -> tuple[str, Sequence[str]]:
             return f"A report{about} was written here{rest}", details
         case "collection":
             return f"Collected from {event.peer}{rest}", details
-        case "web":
+        case "written":
             return f"Written here by {event.login or _who(event.reverse_path)}{rest}", details
         case _:
             sender = f"{_who(event.reverse_path)} ({_peer(event.peer, event.hello, event.login)})"

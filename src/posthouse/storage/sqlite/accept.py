@@ -30,8 +30,8 @@ _NEW_FOLDER = """
 INSERT INTO folders(account, name, uid_validity)
 SELECT account, ?2, ?3 FROM accounts WHERE account = ?1 AND removed_at IS NULL"""
 _ENTRY = """
-INSERT INTO entries(folder, uid, account, queue_id, content, uidl, size_octets, flags, changed,
-    forward_local_part, forward_domain, prefix) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+INSERT INTO entries(folder, uid, account, queue_id, content, uidl, copy, size_octets, flags, changed,
+    forward_local_part, forward_domain, prefix) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _FORWARD = """
 INSERT INTO spool(queue_id, recipient_number, forward_local_part, forward_domain, reverse_local_part, reverse_domain,
     via, domain, not_before, expires_at, original_recipient, notify, identity, account, held, last_reply)
@@ -59,11 +59,12 @@ def insert_acceptance(
     content = _insert_content(connection, acceptance, drafts)
     if content is not None:
         execute(_MESSAGE, _message_row(acceptance, content))
-        placed: set[AccountId] = set()
+        placed: set[tuple[AccountId, int]] = set()
         for placement in acceptance.placements:
             # Two addresses of one person are one entry: an acknowledgement never becomes two.
-            if placement.account not in placed:
-                placed.add(placement.account)
+            place = (placement.account, placement.copy)
+            if place not in placed:
+                placed.add(place)
                 _insert_entry(connection, acceptance, placement, content)
         held = surplus(connection, acceptance)
         for number, forward in enumerate(acceptance.forwards):
@@ -160,6 +161,7 @@ def _insert_entry(connection: apsw.Connection, acceptance: Acceptance, placement
             acceptance.queue_id,
             content,
             _uidl(connection, acceptance, placement),
+            placement.copy,
             size_octets,
             " ".join(sorted(placement.flags)),
             changed,
@@ -185,6 +187,8 @@ def _next_uid(connection: apsw.Connection, placement: Placement, size_octets: in
 
 def _uidl(connection: apsw.Connection, acceptance: Acceptance, placement: Placement) -> str:
     """The imported UIDL, noted as used for ever; the queue id where there is none or it was used before."""
+    if placement.copy:
+        return f"{acceptance.queue_id}-{placement.copy}"
     if placement.uidl is None or str(placement.uidl) == acceptance.queue_id:
         return acceptance.queue_id
     connection.execute("INSERT OR IGNORE INTO imported_uidls VALUES (?, ?)", (placement.account, placement.uidl))

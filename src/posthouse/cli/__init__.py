@@ -28,6 +28,7 @@ MODULES = {
     "identities": ("identity",),
     "queue": ("queue",),
     "messages": ("journey",),
+    "send": ("send",),
 }
 """The commands that each module's `register` adds. Only the module of the command that was given is imported."""
 

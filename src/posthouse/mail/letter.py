@@ -146,8 +146,18 @@ def encoded(text: str, name: str = "", *, phrase: bool = False) -> str:
         if _PLAIN_PHRASE.match(text):
             return text
         if len(text) <= 60:
-            return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+            return _quoted(text)
     return _words(text)
+
+
+def quoted_name(name: str) -> str:
+    """A name as it stands before an address, for people to read and change: what is not ASCII stays as it is."""
+    plain = " ".join(_CONTROLS.sub(" ", name).split())
+    return plain if _PLAIN_PHRASE.match(plain) else _quoted(plain)
+
+
+def _quoted(text: str) -> str:
+    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
 
 
 def _words(text: str) -> str:

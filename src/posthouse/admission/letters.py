@@ -15,12 +15,11 @@ from posthouse.mail.acceptance import Acceptance, Placement
 from posthouse.mail.account import Account
 from posthouse.mail.address import Address
 from posthouse.mail.content import ContentScanner, SealedContent
-from posthouse.mail.folders import SENT
+from posthouse.mail.folders import SEEN, SENT
 from posthouse.mail.letter import Letter, bcc_field, octets_of
 from posthouse.mail.reply import Reply
 from posthouse.storage.interfaces import Draft, Storage
 
-SEEN = "\\Seen"
 _PIECE_OCTETS = 64 * 1024
 
 

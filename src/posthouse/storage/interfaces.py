@@ -22,7 +22,7 @@ from posthouse.mail.account import (
 )
 from posthouse.mail.address import Address
 from posthouse.mail.content import ContentFacts, SealedContent
-from posthouse.mail.folders import INBOX
+from posthouse.mail.folders import INBOX, FolderSummary
 from posthouse.mail.ids import AccountId, ContentId, CredentialId, QueueId, SourceId, Uid
 from posthouse.mail.journey import JourneyEvent
 from posthouse.mail.limit_notice import OverLimit
@@ -195,6 +195,39 @@ class Maildrops(Protocol):
         ...
 
     async def used_octets(self, account: AccountId) -> int: ...
+
+
+class Folders(Protocol):
+    """What a maildrop's owner does with its entries. A POP3 session goes on reading what it listed."""
+
+    async def all(self, account: AccountId) -> tuple[FolderSummary, ...]:
+        """Those that are there, by name."""
+        ...
+
+    async def flag(
+        self,
+        account: AccountId,
+        folder: str,
+        uids: Sequence[Uid],
+        *,
+        add: Collection[str] = (),
+        remove: Collection[str] = (),
+    ) -> int:
+        """Change flags of the entries that are still there; the number of entries that changed."""
+        ...
+
+    async def move(self, account: AccountId, folder: str, uids: Sequence[Uid], to: str) -> int:
+        """Put entries into another folder, which is made if need be; their UIDLs stay. The number of entries moved.
+
+        In bounded steps. Raises AccountGone.
+        """
+        ...
+
+    async def remove(
+        self, account: AccountId, folder: str, uids: Sequence[Uid], events: Sequence[JourneyEvent] = ()
+    ) -> None:
+        """Delete entries for good, in one transaction with these events; one that is gone already is no error."""
+        ...
 
 
 class Spool(Protocol):
@@ -388,6 +421,8 @@ class Storage(Protocol):
     def spool(self) -> Spool: ...
     @property
     def journey(self) -> Journey: ...
+    @property
+    def folders(self) -> Folders: ...
     @property
     def sources(self) -> Sources: ...
     @property

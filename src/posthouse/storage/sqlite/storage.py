@@ -27,6 +27,7 @@ from posthouse.storage.sqlite.credentials import SqliteCredentials
 from posthouse.storage.sqlite.depth import Extent
 from posthouse.storage.sqlite.directory import SqliteDirectory
 from posthouse.storage.sqlite.errors import storage_errors
+from posthouse.storage.sqlite.folders import SqliteFolders
 from posthouse.storage.sqlite.hold import SweepLock
 from posthouse.storage.sqlite.incarnation import Incarnation
 from posthouse.storage.sqlite.integrity import Inspector, mend_claims, mend_counters, mend_messages
@@ -94,6 +95,7 @@ class SqliteStorage:
         self.spool = SqliteSpool(writer, readers, self.changes, clock, random, incarnation.name)
         self.journey = SqliteJourney(writer, readers)
         self.sources = SqliteSources(writer, readers)
+        self.folders = SqliteFolders(writer, readers, clock)
 
     @classmethod
     async def open(

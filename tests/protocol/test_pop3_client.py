@@ -289,3 +289,57 @@ def test_a_password_is_not_shown() -> None:
     client = Pop3Client()
     client.login("alice", "hunter2")
     assert "hunter2" not in repr(vars(client))
+
+
+def test_a_token_is_said_at_the_challenge_and_not_before() -> None:
+    client = greeted()
+    client.authenticate("XOAUTH2", [b"user=me", b""])
+    assert client.outgoing() == b"AUTH XOAUTH2\r\n"
+    assert hear(client, b"+ \r\n") == []
+    assert client.outgoing() == b"dXNlcj1tZQ==\r\n"
+    assert hear(client, b"+OK in\r\n") == [Answered(Request("LOGIN"), True, None, "in")]
+
+
+@pytest.mark.parametrize("challenge", [b"+\r\n", b"+ eyJzdGF0dXMiOiI0MDAifQ==\r\n"])
+def test_a_server_that_explains_its_refusal_gets_an_empty_line(challenge: bytes) -> None:
+    client = greeted()
+    client.authenticate("XOAUTH2", [b"user=me", b""])
+    client.outgoing()
+    hear(client, b"+ \r\n")
+    client.outgoing()
+    assert hear(client, challenge) == []
+    assert client.outgoing() == b"\r\n"
+    assert hear(client, challenge) == []
+    assert client.outgoing() == b"*\r\n"
+    assert hear(client, b"-ERR [AUTH] no\r\n") == [Answered(Request("LOGIN"), False, "AUTH", "no")]
+
+
+def test_a_challenge_that_nobody_asked_for_ends_the_session() -> None:
+    client = greeted()
+    client.noop()
+    with pytest.raises(RemoteProtocolError, match="neither"):
+        hear(client, b"+ \r\n")
+    client = greeted()
+    client.authenticate("XOAUTH2", [b"secret"])
+    with pytest.raises(RemoteProtocolError, match="unasked"):
+        hear(client, b"+ \r\n+ \r\n")
+    assert b"c2VjcmV0" not in client.outgoing()
+
+
+def test_what_was_offered_before_tls_is_forgotten() -> None:
+    client = greeted()
+    client.capa()
+    hear(client, b"+OK\r\nPIPELINING\r\nSTLS\r\n.\r\n")
+    client.outgoing()
+    client.start_tls()
+    assert client.outgoing() == b"STLS\r\n"
+    assert hear(client, b"+OK begin\r\n") == [Answered(Request("STLS"), True, None, "begin")]
+    client.tls_started()
+    assert not client.pipelining
+
+
+def test_octets_behind_the_answer_to_stls_end_the_session() -> None:
+    client = greeted()
+    client.start_tls()
+    with pytest.raises(RemoteProtocolError, match="unasked"):
+        hear(client, b"+OK begin\r\n+OK injected\r\n")

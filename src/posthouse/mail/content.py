@@ -49,9 +49,13 @@ class HeaderTooLarge(ValueError):
 
 
 class ContentScanner:
-    """Gathers ContentFacts from content fed in chunks that may be cut anywhere. Memory: one header section."""
+    """Gathers ContentFacts from content fed in chunks that may be cut anywhere. Memory: one header section.
 
-    def __init__(self) -> None:
+    `lenient`: of a header section that is too large, the first MAX_HEADER_OCTETS are looked at.
+    """
+
+    def __init__(self, *, lenient: bool = False) -> None:
+        self._lenient = lenient
         self._header = bytearray()
         self._in_header = True
         self._line_octets = 0
@@ -119,12 +123,18 @@ class ContentScanner:
             body_at = end + 2
         if end == 1:
             # One octet more may be the CR of the empty line after a header section of just that size.
-            if len(self._header) > MAX_HEADER_OCTETS + 1:
-                raise HeaderTooLarge
-            return b""
+            return self._cut() if len(self._header) > MAX_HEADER_OCTETS + 1 else b""
+        if end > MAX_HEADER_OCTETS:
+            return self._cut()
         self._in_header = False
         body = bytes(self._header[body_at:])
         del self._header[end:]
-        if end > MAX_HEADER_OCTETS:
-            raise HeaderTooLarge
         return body
+
+    def _cut(self) -> bytes:
+        if not self._lenient:
+            raise HeaderTooLarge
+        self._in_header = False
+        rest = bytes(self._header[MAX_HEADER_OCTETS:])
+        del self._header[MAX_HEADER_OCTETS:]
+        return rest

@@ -1,4 +1,4 @@
-"""The client half of POP3 (RFC 1939, RFC 2449 §5, §6.6).
+"""The client half of POP3 (RFC 1939, RFC 2449 §5, §6.6, RFC 2595 §4, RFC 5034 §4).
 
 Commands may be queued at any time. They leave one at a time, until an answer to CAPA offered PIPELINING; answers
 come in the order of the commands. A peer that says anything it was not asked for ends the session: an answer
@@ -10,7 +10,9 @@ Nothing a server says is trusted for its size: what comes is bounded here, conte
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NoReturn, TypeAlias
 
@@ -37,7 +39,7 @@ _FORBIDDEN = re.compile(r"[\r\n\0]")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked: the verb ("LOGIN" for USER and PASS together), and its numbers where it has any."""
+    """What was asked: the verb ("LOGIN" for USER and PASS together, and for AUTH), and its numbers where it has any."""
 
     verb: str
     number: int | None = None
@@ -138,6 +140,8 @@ class _Step:
     """USER: an `+OK` says nothing yet, the answer to PASS does; an `-ERR` is the answer to both."""
     void: bool = False
     """A PASS already sent after a USER that failed: its answer is read and thrown away."""
+    responses: deque[bytes] | None = field(default=None, repr=False)
+    """AUTH: what is to be said at each challenge."""
 
 
 class Pop3Client:
@@ -167,6 +171,23 @@ class Pop3Client:
         user, password_step = _step(request, "USER", name), _step(request, "PASS", password)
         user.leads = True
         self._queue(user, password_step)
+
+    def authenticate(self, mechanism: str, responses: Sequence[bytes]) -> None:
+        """AUTH, in two steps: none of the responses stands in the command line, which is short; one Answered.
+
+        A server that has more challenges than there are responses gets `*`, and answers with `-ERR`.
+        """
+        step = _step(Request("LOGIN"), "AUTH", mechanism)
+        step.responses = deque(responses)
+        self._queue(step)
+
+    def start_tls(self) -> None:
+        """STLS; Answered. Behind an `+OK` the driver shakes hands, then calls `tls_started`."""
+        self._queue(_step(Request("STLS"), "STLS"))
+
+    def tls_started(self) -> None:
+        """What was offered before is forgotten (RFC 2595 §4)."""
+        self.pipelining = False
 
     def capa(self) -> None:
         """Capabilities, or Answered."""
@@ -282,12 +303,25 @@ class Pop3Client:
             self._fail(f"a bad line: {line.fault.name}")
         if self._list is not None:
             return self._take_list_line(self._list, line)
+        if self._answers_challenge(line):
+            return None
         response = parse_response(line)
         if response is None:
             self._fail("an answer that is neither +OK nor -ERR")
         if not self._greeted:
             return self._take_greeting(response)
         return self._take_response(self._in_flight.popleft(), response)
+
+    def _answers_challenge(self, line: bytes) -> bool:
+        """Say what is next in AUTH, if the line is a challenge (RFC 5034 §4)."""
+        if line[:2] not in (b"+", b"+ ") or not self._in_flight or self._in_flight[0].responses is None:
+            return False
+        if len(self._lines):
+            self._fail("the server spoke unasked")
+        responses = self._in_flight[0].responses
+        # (An empty response is an empty line.)
+        self._outgoing += (b64encode(responses.popleft()) if responses else b"*") + b"\r\n"
+        return True
 
     def _wait(self) -> Signal:
         if not self._ended:

@@ -14,6 +14,8 @@ from posthouse.admission.peer import Role
 from posthouse.admission.reports import ReportWriter
 from posthouse.admission.rewriting import Rewriter
 from posthouse.admission.rules import Rules
+from posthouse.collecting import collector_of, turns_folder
+from posthouse.collection.runner import CollectionRunner
 from posthouse.config import Config, ConfigError, reloaded
 from posthouse.config_values import Endpoint, parse_endpoint
 from posthouse.doors import Doors
@@ -127,6 +129,7 @@ class House:
                     chores.append(group.create_task(go_on_beating(self._pulse, self.storage.tick)))
                 if self.part.leads:
                     chores.append(group.create_task(self._sweep()))
+                    chores.append(group.create_task(self.collecting.run()))
                     chores.append(group.create_task(self._tell_of_limits()))
                 group.create_task(self.refusals.run())
                 group.create_task(self.watch.run())
@@ -192,6 +195,7 @@ class House:
         self.limit_notices = LimitNotices(self.storage, self.world.clock, self.world.random, self.log)
         self.surrogates = Surrogates(self.storage.maildrops)
         self.remembered = Remembered(self.world.clock)
+        self.collecting = CollectionRunner(self.storage, turns_folder(self.config), self.world.clock, self.log)
         self.refusals = Refusals(self.storage.journey, self.world.clock, self.world.random, self.log, self.metrics)
 
     def _build(self) -> QueueRunner:
@@ -201,6 +205,7 @@ class House:
         if delay_s is None or self.login_delay is None or self.login_delay.delay_s != delay_s:
             self.login_delay = LoginDelay(delay_s, world.clock) if delay_s is not None else None
         self.authenticator.reconfigure(_identity_rules(config))
+        self.collecting.configure(collector_of(config, self.storage, world), config.collection.sessions)
         resolver = world.resolver or _resolver(config)
         router = Router(
             resolver=resolver,

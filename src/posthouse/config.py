@@ -170,6 +170,19 @@ class Retrieval(_Section):
     implementation: Flag = True
 
 
+class Collection(_Section):
+    """Mail that is collected from other houses."""
+
+    sessions: Count = Field(default=4, ge=1)
+    message_size_octets: Count = Field(default=536_870_912, ge=1)
+    tls_authorities: FilePath | None = None
+
+    def relative_to(self, folder: Path) -> Collection:
+        """The same with its path relative to `folder`."""
+        authorities = self.tls_authorities
+        return self.model_copy(update={"tls_authorities": folder / authorities}) if authorities is not None else self
+
+
 class Journey(_Section):
     """How long it is remembered what became of a message."""
 
@@ -217,6 +230,7 @@ class Config(_Section):
     reception: Reception = Reception()
     retrieval: Retrieval = Retrieval()
     forwarding: Forwarding = Forwarding()
+    collection: Collection = Collection()
     journey: Journey = Journey()
     dns: Dns = Dns()
     log: LogSettings = LogSettings()
@@ -298,8 +312,14 @@ def parse(table: dict[str, Any], path: Path) -> Config:
             for name in config.tls.names
         ),
     )
-    forwarding = config.forwarding.relative_to(folder)
-    return config.model_copy(update={"data_dir": folder / config.data_dir, "tls": tls, "forwarding": forwarding})
+    return config.model_copy(
+        update={
+            "data_dir": folder / config.data_dir,
+            "tls": tls,
+            "forwarding": config.forwarding.relative_to(folder),
+            "collection": config.collection.relative_to(folder),
+        }
+    )
 
 
 def reloaded(current: Config, fresh: Config) -> tuple[Config, tuple[str, ...]]:

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+from posthouse.mail.words import visible
+
 SERVICE: Final = "posthouse"
 MAX_SECRET_OCTETS: Final = 16 * 1024
 COMMAND_TIMEOUT_S: Final = 60.0
@@ -137,7 +139,7 @@ def _from_command(arguments: str, run: Callable[..., subprocess.CompletedProcess
     except subprocess.TimeoutExpired as exc:
         raise SecretMissing(f"{command[0]} printed no token within {COMMAND_TIMEOUT_S:.0f} s") from exc
     if done.returncode:
-        said = " ".join(done.stderr.decode("utf-8", "replace").split())[:200]
+        said = visible(" ".join(done.stderr.decode("utf-8", "replace").split())[:200])
         raise SecretMissing(f"{command[0]} ended with {done.returncode}: {said}")
     return _one_line(done.stdout, command[0])
 

@@ -55,7 +55,9 @@ class Home:
             hostname="home.test",
             largest_octets=self.largest_octets,
         )
-        return Collector(house=house, connector=TcpConnector(), context=client_context(verified=True), secret=secret)
+        return Collector(
+            house=house, connector=TcpConnector(), context=lambda: client_context(verified=True), secret=secret
+        )
 
     async def collect(self) -> Report:
         self.clock.time += 1.0

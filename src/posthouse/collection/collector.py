@@ -19,6 +19,7 @@ from posthouse.mail.source import GONE_KEPT_S, KnownMessage, Source, SourceState
 from posthouse.mail.words import count
 from posthouse.net.connect import Connector
 from posthouse.net.pop3_connection import Pop3Connection, Pop3Failed
+from posthouse.net.tls import CertificateUnusable
 from posthouse.protocol.errors import LocalProtocolError
 from posthouse.vault import SecretMissing
 
@@ -64,11 +65,14 @@ class _Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collector:
-    """Collects from sources, one session at a time. `secret`: reads what a reference refers to."""
+    """Collects from sources, one session at a time. `secret`: reads what a reference refers to.
+
+    `context`: makes what verifies the servers' certificates.
+    """
 
     house: House
     connector: Connector
-    context: ssl.SSLContext
+    context: Callable[[], ssl.SSLContext]
     secret: Callable[[str], Awaitable[str]]
 
     async def collect(self, source: Source, login: str, hear: Hear | None = None) -> Report:
@@ -85,7 +89,7 @@ class Collector:
         except Pop3Failed as exc:
             asks = (exc.code or "").startswith(("IN-USE", "LOGIN-DELAY", "SYS/TEMP"))
             report = tally.report(f"{source.settings.server}: {exc}", asks_to_wait=asks)
-        except (NotReached, NoNames, TooLarge, LocalProtocolError) as exc:
+        except (NotReached, NoNames, TooLarge, LocalProtocolError, CertificateUnusable) as exc:
             report = tally.report(str(exc))
         await self.house.storage.sources.note(source.source, self._next_state(source, state, report))
         return report
@@ -93,7 +97,7 @@ class Collector:
     async def _session(self, source: Source, login: str, tally: _Tally, hear: Hear | None) -> SourceState:
         settings, sources, clock = source.settings, self.house.storage.sources, self.house.clock
         secret = await self.secret(settings.secret)
-        connection, _ = await enter(settings, Login(settings.login, secret), self.connector, self.context)
+        connection, _ = await enter(settings, Login(settings.login, secret), self.connector, self.context())
         try:
             listed = await list_messages(connection)
             tally.listed = len(listed)

@@ -23,8 +23,8 @@ COMMITS = 64
 """Messages that wait for their commit while further ones come."""
 
 
-Hear = Callable[[int, int], None]
-"""Told how many messages and octets are committed."""
+Hear = Callable[[int, int, int, int], None]
+"""Told how far it is: messages and octets committed, and messages and octets in all, as the server says."""
 
 
 class TooLarge(Exception):
@@ -54,6 +54,7 @@ class Intake:
     octets: int = 0
     missing: dict[str, str] = field(default_factory=dict)
     _failed: StorageError | None = None
+    _total: tuple[int, int] = (0, 0)
 
     async def take(self, connection: Pop3Connection, fetch: Sequence[Listed]) -> None:
         """Fetch and commit them; all are durable when this returns.
@@ -61,6 +62,7 @@ class Intake:
         Raises Pop3Failed, StorageError, TooLarge; whatever had come whole until then is durable, too.
         """
         wanted = {each.number: each for each in fetch}
+        self._total = len(fetch), sum(each.size_octets for each in fetch)
         broken: Exception | None = None
         async with asyncio.TaskGroup() as commits:
             try:
@@ -128,4 +130,4 @@ class Intake:
         self.collected += 1
         self.octets += content.size_octets
         if self.hear is not None:
-            self.hear(self.collected, self.octets)
+            self.hear(self.collected, self.octets, *self._total)

@@ -23,7 +23,7 @@ SERVICE: Final = "posthouse"
 MAX_SECRET_OCTETS: Final = 16 * 1024
 COMMAND_TIMEOUT_S: Final = 60.0
 
-_UNSAFE = re.compile(r"[^A-Za-z0-9@._+\-]")
+_UNSAFE = re.compile(r"[^A-Za-z0-9@._+\-]|\A\.")
 
 
 class SecretMissing(Exception):

@@ -1,9 +1,13 @@
 """How long `posthouse queue` takes, from process start to exit, beside a running house with 100,000 that wait.
 
-    PYTHONPATH=src python benchmarks/queue_commands.py [--rows 100000] [--rounds 3]
+    PYTHONPATH=src python benchmarks/queue_commands.py [--rows 100000] [--rounds 3] [--actions]
 
 One JSON line for each command: the best of the rounds, in seconds of the clock and of the processor. Each recipient is
 a message of its own, four of five for one destination. Actions change all rows, and are undone between rounds.
+
+While they run, a client hands in one message after another. For each action then, the worst of the rounds: `done_s`,
+from the start of the command until the house has changed every row; `list_s`, `queue list --summary` begun when the
+command ended; `wait_s`, the longest that a message waited for its 250 meanwhile. A table of them comes last.
 """
 
 from __future__ import annotations
@@ -13,9 +17,11 @@ import asyncio
 import json
 import os
 import resource
+import smtplib
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -84,6 +90,44 @@ def fill(data: Path, rows: int, now: float) -> str:
     return f"{prefix}{7:016d}"
 
 
+class Client:
+    """Hands in one message after another, and knows how long the longest took."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.longest_s = 0.0
+        self.accepted = 0
+
+    def __enter__(self) -> Client:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with smtplib.SMTP("127.0.0.1", self._port) as session:
+            session.ehlo("client.test")
+            while not self._ended.is_set():
+                began = time.perf_counter()
+                session.sendmail("a@far.test", ["ada@here.test"], "Subject: wait\r\n\r\n")
+                self.longest_s = max(self.longest_s, time.perf_counter() - began)
+                self.accepted += 1
+                time.sleep(0.002)
+
+
+def wait_until_done(data: Path) -> None:
+    """Until nothing is left of what was ordered."""
+    connection = apsw.Connection(str(data / DATABASE), flags=apsw.SQLITE_OPEN_READONLY)
+    connection.set_busy_timeout(10_000)
+    while connection.execute("SELECT 1 FROM orders LIMIT 1").fetchall():
+        time.sleep(0.02)
+    connection.close()
+
+
 def put_off(data: Path) -> None:
     """All of it waits again, unheld."""
     connection = apsw.Connection(str(data / DATABASE))
@@ -116,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--actions", action="store_true", help="only these")
     options = parser.parse_args()
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[1] / "src")
     with (
@@ -126,20 +171,42 @@ def main() -> None:
         asyncio.run(one_message(folder))
         queue_id = fill(folder, options.rows, time.time())
         house.start()
-        for command in (*LOOKS, *ACTIONS):
+        for command in () if options.actions else LOOKS:
             line = tuple(queue_id if word == "ID" else word for word in command)
-            # What removes can be done once.
-            rounds = 1 if "remove" in command and "--yes" in command else options.rounds
-            taken = []
-            for _ in range(rounds):
-                if command in ACTIONS:
-                    put_off(folder)
-                if command == RELEASE:
-                    run(folder, ("queue", "hold", "all", "--yes"))
-                taken.append(run(folder, line))
-            clock_s, processor_s = min(taken)
-            figures = {"command": " ".join(command), "s": round(clock_s, 2), "processor_s": round(processor_s, 2)}
-            print(json.dumps(figures), flush=True)
+            tell(command, [run(folder, line) for _ in range(options.rounds)])
+        table = [act(house, folder, command, options.rounds) for command in ACTIONS]
+    for name, *figures in (("", "s", "done_s", "list_s", "wait_s"), *table):
+        print(f"{name:10}" + "".join(f"{figure:>8}" for figure in figures))
+
+
+def act(house: ServedHouse, folder: Path, command: tuple[str, ...], rounds: int) -> tuple[str, ...]:
+    """Do it, undo it, tell of it; the row of the table."""
+    taken: list[tuple[float, float]] = []
+    worst = {"done_s": 0.0, "list_s": 0.0, "wait_s": 0.0}
+    # What removes can be done once.
+    for number in range(1 if "remove" in command else rounds):
+        put_off(folder)
+        if command == RELEASE:
+            run(folder, ("queue", "hold", "all", "--yes"))
+            wait_until_done(folder)
+        with Client(house.ports["smtp"]) as client:
+            began = time.perf_counter()
+            taken.append(run(folder, command))
+            # In every other round nobody asks, and the house does it by itself.
+            listed_s = run(folder, ("queue", "list", "--summary"))[0] if number % 2 == 0 else 0.0
+            wait_until_done(folder)
+            done_s = time.perf_counter() - began
+        for name, figure in (("done_s", done_s), ("list_s", listed_s), ("wait_s", client.longest_s)):
+            worst[name] = max(worst[name], round(figure, 3))
+    clock_s = tell(command, taken, **worst)
+    return command[1], f"{clock_s:.2f}", *(f"{figure:.2f}" for figure in worst.values())
+
+
+def tell(command: tuple[str, ...], taken: list[tuple[float, float]], **more: float) -> float:
+    clock_s, processor_s = min(taken)
+    figures = {"command": " ".join(command), "s": round(clock_s, 2), "processor_s": round(processor_s, 2), **more}
+    print(json.dumps(figures), flush=True)
+    return clock_s
 
 
 if __name__ == "__main__":

@@ -280,12 +280,14 @@ class Spool(Protocol):
         ...
 
     async def tally(self, wanted: QueueFilter = (), action: Action | None = None) -> Tally:
-        """What waits; with an `action`, only what `operate` would change."""
+        """What waits; with an `action`, only what `operate` would change, and without replies."""
         ...
 
     async def operate(self, action: Action, wanted: QueueFilter, by: str, tell: Tell = tell_nobody) -> int:
-        """Do it to all that is wanted, in bounded steps; the number of rows that were changed.
+        """Do it to all that is wanted; the number of rows that were changed.
 
+        When this returns it is durable, and no process sees a row as it was before; the rows themselves may be changed
+        after it, in bounded steps, by the next that need them. `depth` only may count them as they were for a while.
         Each message gets an event that names who did it (`by`), one for each step. Claimed rows are neither tried again
         nor removed; held ones are not tried again, but released. What may have arrived is sent again only where the
         filter names that (`held:uncertain`): somebody decides about each of them (`release`, `retry`, `remove`).

@@ -10,8 +10,9 @@ from posthouse.mail.acceptance import Destination, Forward, Sending
 from posthouse.mail.address import Address, parse_address
 from posthouse.mail.journey import Operated
 from posthouse.mail.queue_filter import parse_filter
-from posthouse.mail.spool import Action, Hold
-from tests.storage.contract.world import FAR, House, settlement
+from posthouse.mail.spool import AT_ONCE, Action, Hold
+from tests.storage.contract.engines import kill
+from tests.storage.contract.world import DAY_S, FAR, House, operated, settlement
 
 NEAR = Destination("", "mail.near.test")
 PROVIDER = Destination("smtp.provider.test:587", "far.test")
@@ -171,11 +172,79 @@ async def test_what_may_have_arrived_is_sent_only_when_it_is_named(house: House,
 
 
 async def test_long_work_is_done_in_steps_that_are_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("posthouse.storage.sqlite.operations.STEP_ROWS", 4)
+    monkeypatch.setattr("posthouse.storage.sqlite.orders.STEP_ROWS", 4)
+    monkeypatch.setattr("posthouse.storage.sqlite.orders.NOTED_ROWS", 8)
     forwards: list[Forward] = [house.forward(number) for number in range(11)]
     for _ in range(3):
         await house.storage.accept(await house.acceptance(forwards=forwards))
     told: list[int] = []
     tell = lambda progress: told.append(progress.done)  # noqa: E731
     assert await house.storage.spool.operate(Action.HOLD, (), "ann", tell) == 33
-    assert told == [4, 8, 12, 16, 20, 24, 28, 32, 33]
+    assert told == [8, 16, 24, 32, 33]
+    assert (await house.storage.spool.tally()).destinations[0].held == 33
+
+
+async def test_what_one_process_ordered_no_other_sees_otherwise(house: House) -> None:
+    """Whoever looks first after the order, and whatever for."""
+    await house.accept(forwards=3)
+    (first, *_) = await house.storage.spool.list()
+    queue_id = first.message.queue_id
+    other = await house.open_another()
+    spool = house.storage.spool
+    assert await spool.operate(Action.HOLD, (), "ann") == 3
+    assert await other.spool.claim(FAR, 9, house.clock.now()) is None
+    assert await spool.operate(Action.RELEASE, (), "ann") == 3
+    assert await other.spool.hold(queue_id, operated(queue_id, "hold")) == 3
+    assert await spool.operate(Action.RELEASE, (), "ann") == 3
+    assert await other.spool.count(parse_filter(["held:no"])) == 3
+    assert await spool.operate(Action.HOLD, (), "ann") == 3
+    assert await other.spool.next_due() is None
+    assert await spool.operate(Action.RELEASE, (), "ann") == 3
+    assert [each.destination for each in await other.spool.due(house.clock.now(), 9)] == [FAR]
+    assert await spool.operate(Action.RETRY, (), "ann") == 3
+    assert {row.not_before for row in await other.spool.list()} == {AT_ONCE}
+    assert await spool.operate(Action.REMOVE, (), "ann") == 3
+    assert (await other.spool.tally()).recipients == 0
+    told = [event.action for event in await other.journey.read(queue_id) if isinstance(event, Operated)]
+    assert told == ["hold", "release", "hold", "release", "hold", "release", "retry", "remove"]
+
+
+async def test_a_journey_tells_of_an_order_at_once(house: House) -> None:
+    await house.accept(forwards=2)
+    (first, *_) = await house.storage.spool.list()
+    assert await house.storage.spool.operate(Action.REMOVE, (), "ann") == 2
+    *_, last = await (await house.open_another()).journey.read(first.message.queue_id)
+    assert isinstance(last, Operated)
+    assert (last.action, last.forward_paths, last.by) == ("remove", ("r0@far.test", "r1@far.test"), "ann")
+
+
+async def test_an_order_concerns_what_waited_then(house: House) -> None:
+    await house.accept(forwards=2)
+    assert await house.storage.spool.operate(Action.REMOVE, (), "ann") == 2
+    await house.accept(forwards=1)
+    assert [row.recipient_number for row in await house.storage.spool.list()] == [0]
+
+
+async def test_one_order_may_follow_another_at_once(house: House) -> None:
+    await house.accept(forwards=2)
+    spool = house.storage.spool
+    assert await spool.operate(Action.HOLD, (), "ann") == 2
+    assert await spool.operate(Action.HOLD, (), "ann") == 0
+    assert await spool.operate(Action.RETRY, (), "ann") == 0
+    assert await spool.operate(Action.REMOVE, parse_filter(["held:operator"]), "ann") == 2
+    assert await spool.operate(Action.RELEASE, (), "ann") == 0
+
+
+@pytest.mark.parametrize("action", [Action.HOLD, Action.REMOVE])
+async def test_the_death_of_whoever_ordered_changes_nothing(house: House, action: Action) -> None:
+    await house.accept(forwards=3)
+    claim = await house.claim(1)
+    changed = await house.storage.spool.operate(action, (), "ann")
+    assert changed == (3 if action is Action.HOLD else 2)
+    kill(house.storage)
+    house.storage = await house.open_another()
+    house.clock.time += DAY_S
+    again = await house.storage.spool.claim(FAR, 9, house.clock.now())
+    # What was under way is held, too, or goes on.
+    assert [row.recipient_number for row in again.rows] == [0] if again else action is Action.HOLD
+    assert [row.recipient_number for row in claim.rows] == [0]

@@ -6,6 +6,8 @@ import asyncio
 
 from tests.storage.crash.house import FILE_OCTETS, PAGES_OCTETS, SMALL_OCTETS, House
 
+from posthouse.mail.spool import Action
+
 
 async def a_short_day(house: House) -> None:
     """Every kind of step once or twice."""
@@ -26,6 +28,22 @@ async def a_short_day(house: House) -> None:
         if outcome is not None:
             await house.settle(claim, outcome)
     await house.sweep()
+
+
+async def an_operators_day(house: House) -> None:
+    """Orders that the house does before it claims or clears up; one follows another at once, one is left."""
+    for _ in range(2):
+        await house.accept(SMALL_OCTETS, to=(), forwards=3)
+    await house.settle(await house.claim(), "deferred")
+    await house.operate(Action.RETRY)
+    house.checkpoint(truncate=True)
+    await house.settle(await house.claim(limit=2), "deferred")
+    await house.accept(SMALL_OCTETS, to=(0,), forwards=3)
+    await house.operate(Action.RETRY)
+    await house.operate(Action.REMOVE)
+    await house.accept(SMALL_OCTETS, to=(), forwards=1)
+    await house.sweep()
+    await house.operate(Action.RETRY)
 
 
 async def a_long_day(house: House) -> None:

@@ -11,16 +11,27 @@ from functools import partial
 from pathlib import Path
 
 import apsw
-from tests.storage.crash.ledger import Accept, Asked, Expunge, Housekeeping, Ledger, Mark, Settle, Step, TakeClaim
+from tests.storage.crash.ledger import (
+    Accept,
+    Asked,
+    Expunge,
+    Housekeeping,
+    Ledger,
+    Mark,
+    Operate,
+    Settle,
+    Step,
+    TakeClaim,
+)
 from tests.storage.crash.recording import Recorder
 
 from posthouse.mail.acceptance import Acceptance, Destination, Forward, Placement
 from posthouse.mail.address import Address, ReversePath, parse_address
 from posthouse.mail.content import ContentFacts, SealedContent
 from posthouse.mail.ids import AccountId, QueueId, new_queue_id
-from posthouse.mail.journey import Accepted, Attempted, Deleted, JourneyEvent, Reported
+from posthouse.mail.journey import Accepted, Attempted, Deleted, JourneyEvent, Operated, Reported
 from posthouse.mail.maildrop import MaildropLock
-from posthouse.mail.spool import Claim, Settled, Settlement, SpoolRow
+from posthouse.mail.spool import Action, Claim, Settled, Settlement, SpoolRow
 from posthouse.storage.errors import StorageError
 from posthouse.storage.interfaces import Draft
 from posthouse.storage.sqlite.storage import SqliteStorage
@@ -158,6 +169,24 @@ class House:
             return await self._ask(step, begun, lambda: self.storage.maildrops.expunge(lock, uids, events))
         finally:
             await self.storage.maildrops.unlock(lock)
+
+    async def operate(self, action: Action) -> None:
+        """Order it for all that waits, of which nothing may be claimed."""
+        rows = await self.storage.spool.list()
+        paths: dict[QueueId, list[str]] = {}
+        for row in rows:
+            paths.setdefault(row.message.queue_id, []).append(str(row.forward_path))
+        now = self.clock.now()
+        events = tuple(
+            Operated(queue_id=queue_id, at=now, action=str(action), forward_paths=tuple(told), by="ann")
+            for queue_id, told in paths.items()
+        )
+        step = Operate(action, tuple((row.message.queue_id, row.recipient_number) for row in rows), events)
+
+        async def ordering() -> bool:
+            return await self.storage.spool.operate(action, (), "ann") == len(rows) > 0
+
+        assert await self._ask(step, self.recorder.position, ordering)
 
     async def sweep(self, after_s: float = 2 * DAY_S) -> None:
         """Let time pass and clear up."""

@@ -15,7 +15,7 @@ from posthouse.mail.acceptance import Acceptance, Destination
 from posthouse.mail.folders import INBOX
 from posthouse.mail.ids import AccountId, QueueId, Uid, Uidl
 from posthouse.mail.journey import Attempted, JourneyEvent
-from posthouse.mail.spool import Settlement, SpoolRow
+from posthouse.mail.spool import AT_ONCE, Action, Settlement, SpoolRow
 from posthouse.storage.sqlite.claims import MAY_HAVE_ARRIVED
 from posthouse.storage.sqlite.storage import SqliteStorage
 
@@ -54,11 +54,20 @@ class Expunge:
 
 
 @dataclass(frozen=True, slots=True)
+class Operate:
+    """An operator's order for all rows that are not claimed: another try at once, or their removal."""
+
+    action: Action
+    rows: tuple[tuple[QueueId, int], ...]
+    events: tuple[JourneyEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Housekeeping:
     """A sweep or a checkpoint: changes nothing that anybody can see."""
 
 
-Step: TypeAlias = Accept | TakeClaim | Mark | Settle | Expunge | Housekeeping
+Step: TypeAlias = Accept | TakeClaim | Mark | Settle | Expunge | Operate | Housekeeping
 
 
 @dataclass(slots=True)
@@ -102,6 +111,13 @@ class Picture:
             case Expunge(account=account, uidls=uidls, events=events):
                 for uidl in uidls:
                     self.maildrops[account].pop(uidl, None)
+                self._write(events)
+            case Operate(action=action, rows=rows, events=events):
+                for row in rows:
+                    if action is Action.REMOVE:
+                        del self.spool[row]
+                    else:
+                        self.spool[row].not_before = AT_ONCE
                 self._write(events)
             case Housekeeping():
                 pass

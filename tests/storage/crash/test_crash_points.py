@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from tests.storage.crash.days import a_crowded_day, a_long_day, a_short_day
+from tests.storage.crash.days import a_crowded_day, a_long_day, a_short_day, an_operators_day
 from tests.storage.crash.disk import PowerCut, power_cuts
 from tests.storage.crash.house import FILE_OCTETS, House, open_house, recording
 from tests.storage.crash.ledger import Accept, Expunge, Settle
@@ -54,6 +54,13 @@ async def power_cuts_of(day: Day, shuffles: int, at_most: int | None = None, *, 
 @pytest.mark.conformance("C58", "C103", "S6")
 async def test_every_crash_point_of_a_short_day() -> None:
     assert await power_cuts_of(a_short_day, 1) == []
+
+
+@pytest.mark.conformance("S6")
+async def test_some_crash_points_of_an_operators_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was ordered is seen whole or not at all, however much of it was done when the power went."""
+    monkeypatch.setattr("posthouse.storage.sqlite.orders.STEP_ROWS", 3)
+    assert await power_cuts_of(an_operators_day, 1, at_most=25) == []
 
 
 async def test_some_crash_points_of_a_long_day() -> None:

@@ -19,6 +19,8 @@ from posthouse.storage.sqlite import (
     journey_search,
     maildrops,
     operations,
+    ordered,
+    orders,
     queue_filter,
     retention,
     sending_limits,
@@ -38,6 +40,7 @@ HOT = {
     "claims of an incarnation": claims._FIND.format(which=claims.OF_INCARNATION),
     "claims of a token": claims._FIND.format(which=claims.OF_TOKEN),
     "earliest": spool._EARLIEST,
+    "orders": orders._NEXT,
     "claimable": spool._CLAIMABLE,
     "claim": spool._CLAIM,
     "one row": spool._ROWS + "WHERE spool.queue_id = ? AND recipient_number = ?",
@@ -152,34 +155,45 @@ def planned(connection: apsw.Connection, sql: str, count: int) -> list[str]:
     return [line for *_, line in connection.execute(f"EXPLAIN QUERY PLAN {sql}", (1,) * count)]
 
 
+@pytest.mark.parametrize("source", [ordered.AS_IT_IS, ordered.AS_ORDERED])
 @pytest.mark.parametrize("words", ["id:01K5XJ6TQ0M8V3N2R7B4C9D1EF", "older:2h", "from:@far.test size:>1"])
-def test_the_next_step_of_long_work_is_sought_in_the_key(empty: apsw.Connection, words: str) -> None:
+def test_the_next_step_of_long_work_is_sought_in_the_key(empty: apsw.Connection, words: str, source: str) -> None:
     """Else each step would read all that the steps before it have done."""
     which = queue_filter.where(parse_filter(words.split()), 1e9)
-    sql = operations.FIND.format(joins=which.joins, may=operations.may(Action.HOLD, ()), condition=which.condition)
+    sql = orders._FOUND.format(
+        spool="spool", joins=which.joins, may=operations.may(Action.HOLD, ()), condition=which.condition
+    )
     plan = planned(empty, sql, len(which.parameters) + 3)
-    assert any(line.startswith("SEARCH spool USING PRIMARY KEY") for line in plan), plan
+    assert [line for line in plan if line.startswith(("SEARCH spool", "SEARCH now")) and "PRIMARY KEY" in line], plan
     assert not [line for line in plan if "TEMP B-TREE" in line], plan
-    assert not [line for line in plan if line.startswith(("SCAN messages", "SCAN contents", "SCAN spool"))], plan
+    read_through = tuple(f"SCAN {table}" for table in ("messages", "contents", "spool", "now", "ordered"))
+    assert not [line for line in plan if line.startswith(read_through)], plan
+
+
+def test_what_is_claimed_is_found_by_its_index(empty: apsw.Connection) -> None:
+    which = queue_filter.where(parse_filter(["to:@far.test"]), 1e9)
+    sql = orders._CLAIMED.format(joins=which.joins, may=operations.may(Action.HOLD, ()), condition=which.condition)
+    plan = planned(empty, sql, len(which.parameters) + 4)
+    assert any("spool_by_claim" in line for line in plan), plan
 
 
 @pytest.mark.parametrize("sql", [operations.EVENTS, operations.UNREFERENCED])
 def test_a_step_touches_only_its_own_rows(empty: apsw.Connection, sql: str) -> None:
-    plan = plan_of(empty, sql.format(may=operations.may(Action.RELEASE, ())))
+    plan = plan_of(empty, sql)
     assert "SEARCH spool USING PRIMARY KEY (queue_id=? AND recipient_number=?)" in plan
     assert not [line for line in plan if line.startswith(("SCAN spool", "SCAN events"))]
 
 
 @pytest.mark.parametrize("action", Action)
 def test_a_step_changes_rows_by_their_keys(empty: apsw.Connection, action: Action) -> None:
-    sql = f"{operations._DO[action]} {operations._AMONG} AND {operations.may(action, ())}"
+    sql = f"{operations._DO[action]} {operations._AMONG}"
     assert "SEARCH spool USING PRIMARY KEY (queue_id=? AND recipient_number=?)" in plan_of(empty, sql)
 
 
 @pytest.mark.parametrize("word", ["older:1h", "id:01K5XJ6TQ0M8V3N2R7B4C9D1EF"])
 def test_a_filter_by_time_or_id_does_not_read_the_queue_through(empty: apsw.Connection, word: str) -> None:
     which = queue_filter.where(parse_filter([word]), 1e9)
-    sql = operations.MESSAGES.format(joins=which.joins, may="TRUE", condition=which.condition)
+    sql = operations.MESSAGES.format(spool="spool", joins=which.joins, may="TRUE", condition=which.condition)
     assert any("SEARCH spool USING PRIMARY KEY (queue_id" in line for line in planned(empty, sql, 1))
 
 

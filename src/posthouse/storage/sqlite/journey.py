@@ -12,6 +12,7 @@ from posthouse.storage.observer import Nobody, Observer
 from posthouse.storage.sqlite.connection import rows
 from posthouse.storage.sqlite.journey_index import index_events
 from posthouse.storage.sqlite.journey_search import Search, journeys_beginning_with, read_journey
+from posthouse.storage.sqlite.orders import Orders
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.writer import Writer
 
@@ -40,9 +41,10 @@ def begin_journey(connection: apsw.Connection, events: Sequence[JourneyEvent]) -
 class SqliteJourney:
     """What became of each message."""
 
-    def __init__(self, writer: Writer, readers: Readers) -> None:
+    def __init__(self, writer: Writer, readers: Readers, orders: Orders) -> None:
         self._writer = writer
         self._readers = readers
+        self._orders = orders
         self.observer: Observer = Nobody()
 
     async def append(self, events: Sequence[JourneyEvent]) -> None:
@@ -50,6 +52,8 @@ class SqliteJourney:
         self.observer.happened(events)
 
     async def read(self, queue_id: QueueId) -> tuple[JourneyEvent, ...]:
+        # What was ordered is told of once it is done.
+        await self._orders.carry_out()
         return await self._readers.query(lambda connection: read_journey(connection, queue_id))
 
     async def find(

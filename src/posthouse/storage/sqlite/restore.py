@@ -23,6 +23,7 @@ from posthouse.storage.sqlite.claims import MARKS_SINCE_SCHEMA, OF_ANYBODY, free
 from posthouse.storage.sqlite.connection import APPLICATION_ID, DATABASE, open_writable, row, rows
 from posthouse.storage.sqlite.copying import copy_file, counts_of, read_manifest, told_about
 from posthouse.storage.sqlite.migrate import migrations, newer
+from posthouse.storage.sqlite.orders import do_all
 from posthouse.storage.upkeep import HOUSE, Manifest, Progress, Restored, Tell
 
 HELD_BY_RESTORE = 2
@@ -198,8 +199,11 @@ def _changed(path: Path, disk: FileSystem) -> Iterator[apsw.Connection]:
 
 def _make_safe(connection: apsw.Connection, now: float) -> int:
     """Hold the spool, free claims, raise UID validities; the number of recipients held now that were not before."""
+    schema = int(str(connection.pragma("user_version")))
+    # Done later, it would let go what is held now.
+    do_all(connection, schema)
     held: int = row(connection, "SELECT count(*) FROM spool WHERE held = 0")[0]
-    if int(str(connection.pragma("user_version"))) >= MARKS_SINCE_SCHEMA:
+    if schema >= MARKS_SINCE_SCHEMA:
         while free(connection, OF_ANYBODY, (), now):
             pass
     connection.execute("UPDATE spool SET claim_token = NULL, claim_incarnation = NULL WHERE claim_incarnation NOT NULL")

@@ -29,6 +29,7 @@ from posthouse.storage.sqlite.migrate import (
     newer,
     schema_of,
 )
+from posthouse.storage.sqlite.orders import do_all
 from posthouse.storage.sqlite.schema import opened_as_it_is
 from posthouse.storage.sqlite.snapshots import snapshots
 from posthouse.storage.upkeep import Progress, RolledBack, Tell
@@ -71,6 +72,7 @@ def roll_back(
         left_out: list[str] = []
         held = _held(connection)
         _end_claims(connection, schema, now)
+        do_all(connection, schema)
 
         def change(seen: int) -> bool:
             tell(Progress("way back", 0, 0))

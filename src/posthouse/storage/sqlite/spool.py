@@ -23,7 +23,9 @@ from posthouse.storage.sqlite.claims import ALONE_FROM, OF_TOKEN, free
 from posthouse.storage.sqlite.connection import row, rows
 from posthouse.storage.sqlite.depth import queue_depth
 from posthouse.storage.sqlite.journey import append_events
-from posthouse.storage.sqlite.operations import FIRST, find_some, operate_on, tally
+from posthouse.storage.sqlite.operations import Key, tally
+from posthouse.storage.sqlite.ordered import AS_IT_IS, spool_now
+from posthouse.storage.sqlite.orders import FIRST, Order, Orders, note
 from posthouse.storage.sqlite.queue_filter import BY_LIMIT, BY_RESTORE, where
 from posthouse.storage.sqlite.sending_limits import over_limit
 from posthouse.storage.sqlite.settle import OURS
@@ -90,13 +92,14 @@ _RETRY = """
 UPDATE spool SET not_before = ?2, held = 0, sending_at = NULL
 WHERE queue_id = ?1 AND claim_token IS NULL AND (held = 0 OR sending_at IS NOT NULL)"""
 
-_ROWS = """
+_COLUMNS = """
 SELECT spool.queue_id, recipient_number, forward_local_part, forward_domain, spool.reverse_local_part,
     spool.reverse_domain, via, spool.domain, not_before, expires_at, attempts, held, delay_notified,
     original_recipient, notify, identity, last_reply, claim_token IS NOT NULL, sending_at, deaths, tried_at,
     accepted_at, prefix, content, size_octets, ret, envelope_id, smtputf8, body,
     longest_line_octets, eight_bit_header, eight_bit_body, dot_lines, received_fields, message_id
-FROM spool JOIN messages USING (queue_id) JOIN contents USING (content) """
+FROM {spool} JOIN messages USING (queue_id) JOIN contents USING (content) """
+_ROWS = _COLUMNS.format(spool=AS_IT_IS)
 
 
 class SqliteSpool:
@@ -111,6 +114,7 @@ class SqliteSpool:
         self._clock = clock
         self._random = random
         self._incarnation = incarnation
+        self.orders = Orders(writer, readers, changes)
         self._claiming: set[str] = set()
         """Tokens of claims on their way to whoever asked."""
 
@@ -127,6 +131,7 @@ class SqliteSpool:
             found: list[Any] = rows(connection, _DUE, (now, limit, start.via, start.domain))
             return [DueDestination(Destination(via, domain), not_before) for via, domain, not_before in found]
 
+        await self.orders.carry_out()
         found = await self._readers.query(find)
         return tuple(sorted(found, key=lambda each: (each.oldest_not_before, each.destination)))
 
@@ -141,7 +146,7 @@ class SqliteSpool:
 
         self._claiming.add(token)
         try:
-            found = await self._writer.submit(work)
+            found = await self.orders.submit(work)
         finally:
             self._claiming.discard(token)
         return Claim(token, spool_rows(found)) if found else None
@@ -188,6 +193,7 @@ class SqliteSpool:
         return free(connection, OF_TOKEN, (self._incarnation, token), self._clock.now())
 
     async def next_due(self) -> float | None:
+        await self.orders.carry_out()
         earliest: float | None = (await self._readers.query(lambda connection: row(connection, _EARLIEST)))[0]
         return earliest
 
@@ -197,9 +203,16 @@ class SqliteSpool:
         if queue_id is not None:
             wanted = (OfMessage(queue_id), *wanted)
         which = where(wanted, self._clock.now())
-        sql = f"{_ROWS}WHERE {which.condition} ORDER BY spool.queue_id, recipient_number LIMIT ?"
         parameters = (*which.parameters, limit)
-        return spool_rows(await self._readers.query(lambda connection: rows(connection, sql, parameters)))
+
+        def find(connection: apsw.Connection) -> list[Any]:
+            with connection:
+                columns = _COLUMNS.format(spool=spool_now(connection))
+                sql = f"{columns}WHERE {which.condition} ORDER BY spool.queue_id, recipient_number LIMIT ?"
+                found: list[Any] = rows(connection, sql, parameters)
+            return found
+
+        return spool_rows(await self._readers.query(find))
 
     async def depth(self) -> QueueDepth:
         return await self._readers.query(queue_depth)
@@ -209,26 +222,29 @@ class SqliteSpool:
         return await self._readers.query(lambda connection: tally(connection, which, action, wanted))
 
     async def operate(self, action: Action, wanted: QueueFilter, by: str, tell: Tell = tell_nobody) -> int:
-        now, last, changed = self._clock.now(), FIRST, 0
-        which = where(wanted, now)
-        while True:
-            find = partial(find_some, which=which, action=action, wanted=wanted, after=last)
-            step = await self._readers.query(find)
-            if step is None:
-                return changed
-            work = partial(operate_on, action=action, wanted=wanted, step=step, by=by, now=now)
-            changed += await self._writer.submit(work)
-            last = step.last
+        now, changed = self._clock.now(), 0
+        order = Order(action=action, wanted=wanted, which=where(wanted, now), by=by, at=now)
+        last: Key | None = FIRST
+        while last is not None:
+            noted = await self._writer.submit(partial(note, order=order, after=last))
+            changed, last = changed + noted.rows, noted.last
             self._changes.notify()
             tell(Progress(str(action), changed, 0))
+        return changed
 
     async def count(self, wanted: QueueFilter = ()) -> int:
         which = where(wanted, self._clock.now())
-        sql = f"SELECT count(*) FROM spool{which.joins} WHERE {which.condition}"
-        count: int = (await self._readers.query(lambda connection: row(connection, sql, which.parameters)))[0]
-        return count
+
+        def counted(connection: apsw.Connection) -> int:
+            with connection:
+                sql = f"SELECT count(*) FROM {spool_now(connection)}{which.joins} WHERE {which.condition}"
+                number: int = row(connection, sql, which.parameters)[0]
+            return number
+
+        return await self._readers.query(counted)
 
     async def over_limit(self, now: float) -> tuple[OverLimit, ...]:
+        await self.orders.carry_out()
         return await self._readers.query(lambda connection: over_limit(connection, now))
 
     async def hold(self, queue_id: QueueId, event: JourneyEvent) -> int:
@@ -253,7 +269,7 @@ class SqliteSpool:
                 append_events(connection, (event,))
             return removed
 
-        return await self._writer.submit(work)
+        return await self.orders.submit(work)
 
     async def _change(self, sql: str, parameters: tuple[str | float, ...], event: JourneyEvent) -> int:
         """Run one UPDATE; when it changed rows, the event goes with it."""
@@ -265,7 +281,7 @@ class SqliteSpool:
                 append_events(connection, (event,))
             return changed
 
-        return await self._writer.submit(work)
+        return await self.orders.submit(work)
 
 
 def _together(found: list[Any]) -> list[tuple[str, int]]:

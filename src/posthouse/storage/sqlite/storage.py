@@ -93,7 +93,7 @@ class SqliteStorage:
         self.credentials = SqliteCredentials(writer, readers, random)
         self.maildrops = SqliteMaildrops(writer, readers, content, clock, random)
         self.spool = SqliteSpool(writer, readers, self.changes, clock, random, incarnation.name)
-        self.journey = SqliteJourney(writer, readers)
+        self.journey = SqliteJourney(writer, readers, self.spool.orders)
         self.sources = SqliteSources(writer, readers)
         self.folders = SqliteFolders(writer, readers, clock)
 
@@ -190,6 +190,7 @@ class SqliteStorage:
 
     async def sweep(self, now: float, retention: Retention | None = None) -> None:
         content, writer, readers = self.content, self._writer, self._readers
+        await self.spool.orders.carry_out()
         if await take_over_dead(writer, readers, self._incarnation, content, now):
             self.changes.notify()
         await sweep_messages(writer, readers, self._sweep_lock, content.folder, content.file_system, now)
@@ -202,6 +203,7 @@ class SqliteStorage:
                 await sweep_journeys(writer, readers, retention, now)
 
     async def check(self, tell: Tell = tell_nobody, *, mend: bool = False) -> AsyncGenerator[Flaw, None]:
+        await self.spool.orders.carry_out()
         inspector = Inspector(self._readers, self.content, self._incarnation.name, tell)
         async for flaw in inspector.flaws():
             yield flaw

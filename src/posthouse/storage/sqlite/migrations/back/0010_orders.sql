@@ -1,0 +1,2 @@
+-- What was ordered is done before.
+DROP TABLE orders;

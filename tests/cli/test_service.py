@@ -12,6 +12,7 @@ import pytest
 
 from posthouse.cli import service
 from posthouse.service.unit import Unit, quoted
+from posthouse.service.user import ServiceUser
 from tests.cli.conftest import CONFIG, Command, Ran, spawn
 from tests.cli.test_serve_as_service import furnish_for_nobody, needs_root
 
@@ -136,6 +137,25 @@ def test_errors_are_one_line(furnished: Command, arguments: tuple[str, ...], wor
 def test_who_is_not_root_is_told(furnished: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     assert furnished.run("service", "install", "--user", "nobody").failed_with("sudo posthouse service install")
+
+
+@pytest.mark.parametrize(
+    ("line", "mend"),
+    [
+        ("", "posthouse service install --user posthouse"),
+        ('user = "3999"\n', "useradd --system --uid 3999 posthouse"),
+    ],
+)
+def test_a_number_without_a_name_is_no_user_of_a_service(
+    furnished: Command, monkeypatch: pytest.MonkeyPatch, line: str, mend: str
+) -> None:
+    """Such as the owner of a folder that came out of a container: useradd would make a user *named* 3999."""
+    Path("posthouse.toml").write_text(line + CONFIG)
+    monkeypatch.setattr(service, "owner_of", lambda folder: ServiceUser("3999", 3999, 3999))
+    for more in ((), ("--dry-run",)):
+        ran = furnished.run("service", "install", "--unit-folder", "units", *more)
+        assert ran.failed_with("user 3999 has no name on this machine", mend) or not line
+        assert ran.out == ""
 
 
 def test_another_user_than_the_configured_one(furnished: Command) -> None:

@@ -137,7 +137,22 @@ def _service_user(config: Config, asked: str | None) -> str:
         raise Problem(f"the configuration says user = {config.user!r}; change it there, or leave --user out")
     if name in ("root", "0"):
         raise Problem("the service must not be root; name another user, such as posthouse")
-    return name
+    return _with_name(name, config)
+
+
+def _with_name(name: str, config: Config) -> str:
+    """systemd, useradd and chown want names; a number that belongs to nobody is none, and makes none."""
+    if not (name.isascii() and name.isdigit()):
+        return name
+    try:
+        return find_user(name).name
+    except NoSuchUser:
+        pass
+    if config.user is not None:
+        mend = f"make one with: useradd --system --uid {name} posthouse, or change user in the configuration"
+    else:
+        mend = f"give the house to a user of its own: posthouse service install --user {DEFAULT_USER}"
+    raise Problem(f"user {name} has no name on this machine; {mend}")
 
 
 def _group_of(name: str) -> str:

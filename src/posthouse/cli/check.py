@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +17,7 @@ from posthouse.cli.check_certificates import certificates
 from posthouse.cli.check_identities import identities
 from posthouse.cli.check_logins import scram
 from posthouse.cli.check_outgoing import outgoing
+from posthouse.cli.check_ports import ports
 from posthouse.cli.check_postmaster import postmaster
 from posthouse.cli.check_service import service_findings
 from posthouse.cli.check_store import check_store
@@ -31,7 +32,7 @@ from posthouse.cli.common import (
     require_writable,
 )
 from posthouse.cli.findings import NOTE, OK, PROBLEM, UNKNOWN, Finding
-from posthouse.cli.obstacles import clock, disk, port_advice
+from posthouse.cli.obstacles import clock, disk
 from posthouse.mail.words import count
 from posthouse.storage.errors import StorageError
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from posthouse.cli.check_dns import Compared
     from posthouse.cli.dns_records import Site
     from posthouse.config import Config
-    from posthouse.config_values import Endpoint
 
 SHOWN_RIGHT = 60
 """A house of many domains wants to read what is wrong."""
@@ -123,7 +123,7 @@ def _house(config: Config, file: Path) -> tuple[list[Finding], tuple[str, ...]]:
 
     # Ports first: those below 1024 may be opened by root only, and root is given up for what follows.
     served = is_served(config)
-    findings = [Finding("configuration", OK, f"for {config.hostname}"), *_ports(config, served)]
+    findings = [Finding("configuration", OK, f"for {config.hostname}"), _running(served), *ports(config, served=served)]
     findings += [*certificates(config), *outgoing(config)]
     findings += service_findings(config, file)
     domains: tuple[str, ...] = ()
@@ -160,40 +160,8 @@ def is_served(config: Config) -> bool:
     return False
 
 
-def _ports(config: Config, served: bool) -> Iterator[Finding]:
-    state = "a house serves this folder" if served else "no house serves this folder now"
-    yield Finding("running", OK, state)
-    endpoints = [
-        (door, endpoint) for door in type(config.listen).model_fields for endpoint in getattr(config.listen, door)
-    ]
-    if not endpoints:
-        yield Finding("port", PROBLEM, "[listen] opens no door; add for example smtp = ['127.0.0.1:2525']")
-    for door, endpoint in endpoints:
-        if endpoint.port:
-            yield _answering(door, endpoint) if served else free_port(door, endpoint)
-
-
-def _answering(door: str, endpoint: Endpoint) -> Finding:
-    """A port of a house that runs."""
-    import socket
-
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(endpoint.host, endpoint.host)
-    try:
-        socket.create_connection((host, endpoint.port), timeout=5).close()
-    except OSError:
-        return Finding("port", PROBLEM, f"{door} {endpoint} does not answer; run: systemctl restart posthouse")
-    return Finding("port", OK, f"{door} {endpoint} answers")
-
-
-def free_port(door: str, endpoint: Endpoint) -> Finding:
-    """A port of a house that does not run."""
-    from posthouse.net.listener import PortTaken, bind
-
-    try:
-        bind(endpoint.host, endpoint.port).close()
-    except PortTaken as exc:
-        return Finding("port", PROBLEM, f"{door} {exc}{port_advice(exc)}")
-    return Finding("port", OK, f"{door} {endpoint} is free")
+def _running(served: bool) -> Finding:
+    return Finding("running", OK, "a house serves this folder" if served else "no house serves this folder now")
 
 
 async def _store(config: Config) -> tuple[list[Finding], tuple[str, ...], float | None]:

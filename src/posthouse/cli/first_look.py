@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posthouse.cli.check import free_port, print_finding, site_here
+from posthouse.cli.check import print_finding, site_here
+from posthouse.cli.check_ports import free_ports
 from posthouse.cli.dns_records import dns_records, zone_lines
 from posthouse.cli.findings import NOTE, OK, Finding
 from posthouse.cli.surroundings import (
@@ -80,7 +81,7 @@ def look_around(hostname: str, told: Sequence[str], *, network: bool) -> Surroun
     from posthouse.config_values import Endpoint
 
     addresses = tuple(told) or outgoing_addresses()
-    findings = [free_port(door, Endpoint("0.0.0.0", port)) for door, port in PORTS.items()]
+    findings = free_ports((door, Endpoint("0.0.0.0", port)) for door, port in PORTS.items())
     public = public_addresses(addresses)
     if not public:
         findings.append(_behind_nat(addresses))

@@ -31,7 +31,8 @@ class PortTaken(Exception):
 
     def __init__(self, host: str, port: int, error: OSError) -> None:
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        super().__init__(f"{shown} cannot be opened: {_reason(error)}")
+        self.reason = _reason(error)
+        super().__init__(f"{shown} cannot be opened: {self.reason}")
         self.host = host
         self.port = port
         self.is_used = error.errno == errno.EADDRINUSE

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,9 @@ def test_a_backup_is_taken_and_restored(furnished: Command, waiting: str, tmp_pa
     assert (ran.status, ran.err) == (0, "")
     assert "1 recipient in the queue" in ran.out
     assert f"posthouse restore {tmp_path / 'saved'}" in ran.out
-    assert run("restore", "saved").failed_with("holds a store already", "mv")
+    away = f"mv {tmp_path} {tmp_path}.old, then: cd / && posthouse restore {tmp_path}.old/saved"
+    again = f"{away} --config {tmp_path}/posthouse.toml"
+    assert run("restore", "saved").failed_with("holds a store already", again)
     for name in ("posthouse.db", "content", "self-signed.crt", "self-signed.key"):
         path = tmp_path / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -53,6 +57,20 @@ def test_a_backup_is_taken_and_restored(furnished: Command, waiting: str, tmp_pa
     events = json.loads(run("journey", waiting, "--json").out)
     assert [event["action"] for event in events if event["event"] == "operated"] == ["release"]
     assert run("check", "--store").status == 0
+
+
+def test_what_a_refused_restore_says_to_do_restores(furnished: Command, tmp_path: Path) -> None:
+    """Followed word for word, from inside the folder that it moves away."""
+    assert furnished.run("backup", "../saved").out.splitlines()[-1].endswith(f" {tmp_path.parent / 'saved'}")
+    refused = furnished.run("restore", "../saved").err
+    line = refused.partition("move the folder away: ")[2].replace(", then: ", " && ")
+    program = f"{sys.executable} -m posthouse.cli"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    command = line.replace("posthouse restore", f"{program} restore")
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "posthouse.db").exists()
+    assert Path(f"{tmp_path}.old/posthouse.db").exists()
 
 
 def test_a_lost_machine_is_restored_with_its_configuration(furnished: Command, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from posthouse.cli.common import (
 from posthouse.cli.house import CONFIG_NAME
 from posthouse.cli.progress import progress_shown
 from posthouse.mail.words import count, moment, size
-from posthouse.storage.errors import StorageError
+from posthouse.storage.errors import StorageError, StoreInTheWay
 from posthouse.storage.upkeep import HOUSE, Counts, Manifest, Order, Restored
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def backup(
     """
     from posthouse.config import ConfigError, find
 
-    target = folder.absolute()
+    # Without `..`, as it is told; not through symlinks, whose names are the operator's.
+    target = Path(os.path.abspath(folder))
     try:
         file = find(config).absolute()
     except ConfigError as exc:
@@ -106,7 +107,7 @@ def restore(
     from posthouse.world import World
 
     # As it was written on the command line, it belongs to this folder; as another user we may not see it.
-    source = source.absolute()
+    source = Path(os.path.abspath(source))
     if not source.exists():
         raise Problem(f"{source} does not exist; name a folder that posthouse backup made")
     loaded = _config_for(source, config)
@@ -118,6 +119,8 @@ def restore(
         require_writable(loaded.data_dir)
         with not_served(loaded.data_dir, "restore"), progress_shown() as tell:
             restored = restore_storage(loaded, World(), source, tell, leave_out_damaged=leave_out_damaged)
+    except StoreInTheWay as exc:
+        raise Problem(f"{exc}{_then(source, loaded, config)}") from exc
     except (StorageError, OSError) as exc:
         if is_new:
             with contextlib.suppress(OSError):
@@ -128,6 +131,18 @@ def restore(
         print_json([{"data_dir": str(loaded.data_dir), **_fields(restored)}])
         return
     _tell_restored(restored, source, loaded.data_dir)
+
+
+def _then(source: Path, config: Config, named: Path | None) -> str:
+    """What comes after moving the folder away. The configuration in it goes with it, as does whoever stands in it."""
+    from posthouse.config import find
+
+    file, folder = (Path(os.path.abspath(path)) for path in (find(named), config.data_dir))
+    if source.is_relative_to(folder):
+        source = Path(f"{folder}.old") / source.relative_to(folder)
+    if not file.is_relative_to(folder):
+        return f", then: posthouse restore {source}"
+    return f", then: cd / && posthouse restore {source} --config {file}"
 
 
 def _make_data_dir(data_dir: Path, source: Path) -> None:
@@ -158,6 +173,8 @@ def _config_for(source: Path, named: Path | None) -> Config:
         path = Path(CONFIG_NAME)
     if not path.exists() and kept.is_file():
         try:
+            if not path.parent.exists():
+                _make_data_dir(path.parent, source)
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(kept.read_bytes())
             _let_read(path, source)

@@ -33,3 +33,7 @@ class NoWayBack(StorageError):
 
 class DirectoryConflict(StorageError):
     """A change to the directory contradicts what is there; the message is for the operator."""
+
+
+class StoreInTheWay(StorageBusy):
+    """There is a store already where one is to be put."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import apsw
 
-from posthouse.storage.errors import StorageBusy, StorageDamaged
+from posthouse.storage.errors import StorageBusy, StorageDamaged, StoreInTheWay
 from posthouse.storage.filesystem import FileSystem
 from posthouse.storage.sqlite.claims import MARKS_SINCE_SCHEMA, OF_ANYBODY, free
 from posthouse.storage.sqlite.connection import APPLICATION_ID, DATABASE, open_writable, row, rows
@@ -85,10 +85,10 @@ def restore_snapshot(snapshot: Path, data_dir: Path, *, now: float, disk: FileSy
 
 
 def require_no_store(data_dir: Path) -> None:
-    """Raises StorageBusy where there is one already, with what to do."""
+    """Raises StoreInTheWay where there is one already, with what to do."""
     there = [name for name in (*_STORE_FILES, "content") if os.path.lexists(data_dir / name)]
     if there:
-        raise StorageBusy(
+        raise StoreInTheWay(
             f"{data_dir} holds a store already ({', '.join(there)}); end its house and move the folder away: "
             f"mv {data_dir} {data_dir}.old"
         )

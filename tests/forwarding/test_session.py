@@ -8,14 +8,16 @@ from collections.abc import Sequence
 import pytest
 
 from posthouse.config_forwarding import Credentials, Forwarding
+from posthouse.config_values import Endpoint
 from posthouse.forwarding.attempt import Attempt
-from posthouse.forwarding.hosts import FIRST_S
+from posthouse.forwarding.hosts import BUSY_S, FIRST_S
 from posthouse.forwarding.pool import IDLE_S, POOL_LIMIT
 from posthouse.forwarding.relay import Relay
 from posthouse.forwarding.session import ClaimLost
 from posthouse.mail.acceptance import Destination
 from posthouse.mail.address import Address, parse_address
 from posthouse.mail.content import ContentFacts
+from posthouse.mail.journey import LEFT_ALONE
 from posthouse.mail.outcome import Deferred, Delivered, Failed, Uncertain
 from posthouse.mail.spool import AT_ONCE, SpoolRow
 from tests.fake_world import FakeClock
@@ -65,6 +67,21 @@ async def test_a_dead_host_is_not_asked_again_inside_its_back_off() -> None:
     (third,) = await a_claim(relay)
     assert len(ports.tried) == 4
     assert third.not_before is None
+
+
+async def test_that_a_host_is_left_alone_is_told_only_where_none_was_asked() -> None:
+    clock = FakeClock()
+    relay, ports = relay_to(None, None, clock=clock)
+    await a_claim(relay)
+    relay.hosts.answered(Endpoint("192.0.2.1", 25))
+    (mixed,) = await a_claim(relay)
+    assert len(ports.tried) == 3
+    assert "No connection to mx1.test" in str(mixed.outcomes[0].reply)
+    clock.advance(BUSY_S)
+    relay.hosts.failed(Endpoint("192.0.2.1", 25))
+    (alone,) = await a_claim(relay)
+    assert len(ports.tried) == 3
+    assert str(alone.outcomes[0].reply).endswith(LEFT_ALONE)
 
 
 @pytest.mark.conformance("C97")

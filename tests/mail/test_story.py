@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import (
+    LEFT_ALONE,
     Accepted,
     Attempted,
     Deleted,
@@ -201,6 +202,18 @@ def test_a_refusal_tells_the_operator_what_to_do() -> None:
 def test_time_since_the_last_event_is_never_negative() -> None:
     lines = tell([ACCEPTED, DEFERRED, dataclasses.replace(DEFERRED, at=50.0)])
     assert [line.since_last_s for line in lines] == [0.0, 1.0, 0.0]
+
+
+def test_a_host_that_was_left_alone_is_no_try() -> None:
+    reply = f"451 4.4.1 mx.south.test (192.0.2.2) {LEFT_ALONE}"
+    (line,) = tell([dataclasses.replace(DEFERRED, reply=reply, from_peer=False, duration_s=0.0004)])
+    assert line.text == f"Not tried for bob@south.test: {reply}; next try in 5 min"
+    assert line.details[0] == (
+        "No connection was made, since other mail had just found nobody there; it counts as attempt 1"
+    )
+    assert "took" not in " ".join((line.text, *line.details))
+    (said,) = tell([dataclasses.replace(DEFERRED, reply=reply)])
+    assert said.text.startswith("Put off"), "another server may say the same words"
 
 
 HELD = Operated(queue_id=ACCEPTED.queue_id, at=101.0, forward_paths=("b@far.test",), action="limit", by="ann@x.test")

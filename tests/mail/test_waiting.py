@@ -8,7 +8,7 @@ import pytest
 from tests.forwarding.rows import a_message, a_row
 
 from posthouse.mail.spool import SpoolRow
-from posthouse.mail.waiting import next_try, wait_of
+from posthouse.mail.waiting import Answered, next_try, wait_of
 
 NOW = 1_800_000_000.0
 REPLY = "451 4.7.28 Too much mail"
@@ -45,8 +45,29 @@ def test_each_state_says_why_and_when(fields: dict[str, Any], state: str, why: s
 
 def test_the_reply_is_explained_and_said_to_be_tried_again() -> None:
     said = " ".join(wait_of(row(), NOW).why)
-    assert "(ours)" in said or "house)" in said or "(sender)" in said
+    assert "The cause is at" in said or "The cause is on" in said
     assert "tried again by itself" in said
+
+
+@pytest.mark.parametrize(
+    ("reply", "ago_s", "rests"),
+    [
+        ("451 4.7.1 Greylisted", 30, "asked 30 s ago to be sent less (451 4.7.1 Greylisted)"),
+        ("421 Too many connections", 30, "asked 30 s ago to be sent less"),
+        ("451 4.4.1 No connection to 192.0.2.1", 30, "did not answer 30 s ago"),
+        ("451 4.4.1 No connection to 192.0.2.1", 901, None),
+        ("450 4.2.2 Mailbox full", 30, None),
+        ("250 2.0.0 Ok", 30, None),
+        ("not a reply", 30, None),
+    ],
+)
+def test_what_was_never_tried_tells_that_its_destination_rests(reply: str, ago_s: float, rests: str | None) -> None:
+    due = row(not_before=NOW - 5, attempts=0, last_reply=None)
+    why = wait_of(due, NOW, answered=Answered(reply, NOW - ago_s)).why[0]
+    assert (rests in why and "rest" in why) if rests else why == "It is due: destinations take turns."
+    own = wait_of(row(not_before=NOW - 5, last_reply=reply, tried_at=NOW - ago_s), NOW).why[0]
+    assert own == why
+    assert wait_of(due, NOW).why[0] == "It is due: destinations take turns."
 
 
 def test_what_nobody_can_try_says_how_to_start() -> None:

@@ -17,9 +17,11 @@ from posthouse.cli.queue_shown import (
     print_summary,
     summary_fields,
 )
+from posthouse.mail.acceptance import Destination
 from posthouse.mail.ids import QUEUE_ID_PATTERN, QueueId
-from posthouse.mail.queue_filter import FILTER_HELP, FilterError, Held, OfMessage, QueueFilter, parse_filter
-from posthouse.mail.spool import Action, Hold, SpoolRow, Tally
+from posthouse.mail.queue_filter import FILTER_HELP, FilterError, Held, OfMessage, QueueFilter, Toward, parse_filter
+from posthouse.mail.spool import Action, DestinationTally, Hold, SpoolRow, Tally
+from posthouse.mail.waiting import Answered
 
 if TYPE_CHECKING:
     from posthouse.config import Config
@@ -112,7 +114,26 @@ def queue_show(queue_id: QueueIdArgument, config: ConfigOption = None, json: Jso
     if json:
         print_json([fields(row) for row in found.rows])
         return
-    print_message(found.rows, found.now, total=found.total, served=found.served)
+    answered = _answered(config, found)
+    print_message(found.rows, found.now, total=found.total, served=found.served, answered=answered)
+
+
+def _answered(config: ConfigOption, found: _Found) -> dict[Destination, Answered]:
+    """What the destinations of due recipients said last, to any message: why one waits that was never tried."""
+    due = {row.destination for row in found.rows if not row.held and not row.claimed and row.not_before <= found.now}
+    if not due:
+        return {}
+
+    async def work(storage: Storage, _config: Config, _world: World) -> list[DestinationTally]:
+        tallies = [await storage.spool.tally((Toward(domain),)) for domain in {each.domain for each in due}]
+        return [each for tally in tallies for each in tally.destinations if each.destination in due]
+
+    tallied = with_storage(config, work)
+    return {
+        each.destination: Answered(each.last_reply, each.tried_at)
+        for each in tallied
+        if each.last_reply is not None and each.tried_at is not None
+    }
 
 
 @queue.command("retry")

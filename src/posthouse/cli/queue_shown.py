@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from posthouse.cli.common import print_rows, printable
+from posthouse.mail.acceptance import Destination
 from posthouse.mail.spool import DestinationTally, SpoolRow, Tally
-from posthouse.mail.waiting import next_try, state_of, wait_of
+from posthouse.mail.waiting import Answered, next_try, state_of, wait_of
 from posthouse.mail.words import count, cut, duration, size
 
 WIDE = 130
@@ -153,8 +154,10 @@ def _total(tally: Tally, now: float, shown: int) -> str:
     return line + (f"\n{more} more destinations are not shown (--limit)." if more else "")
 
 
-def print_message(rows: Sequence[SpoolRow], now: float, *, total: int, served: bool) -> None:
-    """Everything about one message."""
+def print_message(
+    rows: Sequence[SpoolRow], now: float, *, total: int, served: bool, answered: Mapping[Destination, Answered]
+) -> None:
+    """Everything about one message. `answered`: what the destinations of due recipients said last."""
     message = rows[0].message
     sender = printable(rows[0].reverse_path) or "nobody (<>)"
     print(f"Message {message.queue_id} from {sender}, {size(len(message.prefix) + message.content_octets)}")
@@ -165,7 +168,7 @@ def print_message(rows: Sequence[SpoolRow], now: float, *, total: int, served: b
         print(f"  to {printable(row.forward_path)}")
         if row.destination.via:
             _told("leaves", f"through {row.destination.via}, as mail of {row.identity}")
-        wait = wait_of(row, now, served=served)
+        wait = wait_of(row, now, served=served, answered=answered.get(row.destination))
         if row.held or row.claimed:
             _told("state", wait.state)
         _told("tried", count(row.attempts, "time", "times"))

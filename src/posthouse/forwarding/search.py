@@ -10,9 +10,11 @@ from posthouse.forwarding.dial import Dialer, NoConnection, OpenConnection, Targ
 from posthouse.forwarding.hosts import DeadHosts
 from posthouse.forwarding.pool import Pool
 from posthouse.forwarding.routes import Hop, NoRoute, Route, Router
-from posthouse.forwarding.transaction import asks_to_slow_down, by_reply
+from posthouse.forwarding.transaction import by_reply
 from posthouse.mail.acceptance import Destination
+from posthouse.mail.journey import LEFT_ALONE
 from posthouse.mail.outcome import Deferred, Failed, Outcome
+from posthouse.mail.pressure import asks_to_slow_down
 from posthouse.mail.reply import Reply, reply
 from posthouse.net.smtp_transcript import Dialogue
 
@@ -155,7 +157,9 @@ class HostSearch:
         left_alone_s = 0.0 if self.asks_dead else self._ways.hosts.dead_for_s(target.endpoint)
         if left_alone_s:
             self._skipped_for_s = min(left_alone_s, self._skipped_for_s or left_alone_s)
-            self.failure = worse(self.failure, _left_alone(hop, address))
+            if not (self._asked and isinstance(self.failure, Deferred)):
+                # What a host said that was asked tells more.
+                self.failure = worse(self.failure, _left_alone(hop, address))
             transcript.append(f"C: (leaves {hop.host}, {target.endpoint}, alone: it did not answer a moment ago)")
             return None
         self._asked = True
@@ -185,5 +189,4 @@ def _not_configured(text: str) -> Reply:
 
 
 def _left_alone(hop: Hop, address: str) -> Deferred:
-    text = f"{hop.at(address)} did not answer a moment ago and is left alone for a while"
-    return Deferred(reply(451, "4.4.1", text), from_peer=False)
+    return Deferred(reply(451, "4.4.1", f"{hop.at(address)} {LEFT_ALONE}"), from_peer=False)

@@ -21,7 +21,6 @@ from posthouse.forwarding.transaction import (
     NOT_ASKED,
     OWNER_DECIDES,
     TOO_LARGE,
-    is_about_address,
     needs_utf8,
     outcome_of,
     pressure,
@@ -32,6 +31,7 @@ from posthouse.forwarding.transaction import (
     were_too_many,
 )
 from posthouse.mail.outcome import Deferred, Failed, Outcome, Uncertain
+from posthouse.mail.pressure import is_about_address
 from posthouse.mail.reply import Reply, reply
 from posthouse.mail.spool import SpoolMessage, SpoolRow
 from posthouse.mail.world import Clock

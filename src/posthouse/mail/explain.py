@@ -25,6 +25,16 @@ class Side(StrEnum):
     UNKNOWN = "unknown"
 
 
+_CAUSES = {
+    Side.ADDRESS: " The cause is the address.",
+    Side.RECIPIENT: " The cause is at the recipient's house.",
+    Side.SENDER: " The cause is on the sender's side.",
+    Side.OURS: " The cause is at this house.",
+    Side.NETWORK: " The cause is on the way between the two houses.",
+    Side.UNKNOWN: "",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """One sentence, whose side it is on, and what to do; sentences end with a full stop."""
@@ -32,6 +42,11 @@ class Explanation:
     sentence: str
     side: Side
     advice: str
+
+    @property
+    def with_cause(self) -> str:
+        """The sentence, and one about whose side it is on."""
+        return f"{self.sentence}{_CAUSES[self.side]}"
 
 
 _MENDS = "Nothing yet: it is tried again by itself. If it lasts: "

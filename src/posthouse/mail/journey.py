@@ -17,6 +17,9 @@ from typing import TypeAlias, get_args
 from posthouse.mail.ids import QueueId
 from posthouse.mail.record import record
 
+LEFT_ALONE = "did not answer a moment ago and is left alone for a while"
+"""The end of the reply where no host was asked."""
+
 
 @record
 class Accepted:
@@ -84,6 +87,14 @@ class Attempted:
     """Lines of the dialogue, `C: ` or `S: ` in front, without content and secrets."""
     transcript_ms: tuple[int, ...] = ()
     """Milliseconds from the beginning of the attempt to each of the lines; none where an older version wrote it."""
+
+    @property
+    def left_alone(self) -> bool:
+        """Whether nobody was asked, since all hosts had not answered other mail a moment ago.
+
+        It stands in the reply alone: a field more could not be read by the version that a rollback returns to.
+        """
+        return not self.from_peer and self.reply.endswith(LEFT_ALONE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,14 +39,6 @@ _ACTIONS = {
     "expanded": "was passed on to those behind",
 }
 
-_CAUSES = {
-    Side.ADDRESS: " The cause is the address.",
-    Side.RECIPIENT: " The cause is at the recipient's house.",
-    Side.SENDER: " The cause is on the sender's side.",
-    Side.OURS: " The cause is at this house.",
-    Side.NETWORK: " The cause is on the way between the two houses.",
-    Side.UNKNOWN: "",
-}
 _OURS_TO_MEND = "the answer tells what this house has to mend"
 _REPLY_CODE = re.compile(r"S: ([2-5]\d\d)(?:\Z| )")
 _PROTECTION = {"": "in clear", "S": "encrypted", "A": "in clear, with a login", "SA": "encrypted, with a login"}
@@ -170,6 +162,11 @@ def _attempted(event: Attempted) -> tuple[str, Sequence[str]]:
     said = f"{host} answered {reply}" if event.from_peer else reply
     took = f"took {duration(event.duration_s)}"
     details = [f"Attempt {event.attempt}, at {place}, {took}"]
+    if event.left_alone:
+        why = "No connection was made, since other mail had just found nobody there"
+        return f"Not tried for {event.forward_path}: {reply}{_next(event)}", [
+            f"{why}; it counts as attempt {event.attempt}"
+        ]
     match event.outcome:
         case "delivered":
             text = f"Delivered: {place} took responsibility for {event.forward_path}"
@@ -217,7 +214,7 @@ def _explained(reply_text: str, *, final: bool) -> Iterator[str]:
     if reply is None:
         return
     explained = explain(reply, final=True)
-    yield f"{explained.sentence}{_CAUSES[explained.side]}"
+    yield explained.with_cause
     if explained.side is Side.OURS:
         what, later = f"What to do: {_OURS_TO_MEND}.", f"If it lasts, {_OURS_TO_MEND}."
     else:

@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from posthouse.mail.explain import explain, reply_from_text
+from posthouse.mail.pressure import asks_to_slow_down
+from posthouse.mail.reply import EnhancedCode
 from posthouse.mail.spool import Hold, SpoolRow
 from posthouse.mail.words import count, duration, moment
+
+REST_S = 900.0
+"""No destination rests longer after what it said (`forwarding/places.py`, `hosts.py`)."""
+NO_ANSWER = EnhancedCode(4, 4, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +25,19 @@ class Wait:
     decide: tuple[str, ...] = ()
 
 
-def wait_of(row: SpoolRow, now: float, *, served: bool | None = None) -> Wait:
-    """`served`: whether a house runs that could try it; None: that was not looked at."""
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a destination said last, to whichever message, and when (Unix seconds)."""
+
+    reply: str
+    at: float
+
+
+def wait_of(row: SpoolRow, now: float, *, served: bool | None = None, answered: Answered | None = None) -> Wait:
+    """`served`: whether a house runs that could try it; None: that was not looked at.
+
+    `answered`: by its destination; None: only what was said to this recipient is known.
+    """
     hold = row.hold
     if hold is not None:
         return _held(row, hold)
@@ -31,10 +48,7 @@ def wait_of(row: SpoolRow, now: float, *, served: bool | None = None) -> Wait:
     if served is False:
         why = "It is due, but no house serves this folder now."
         return Wait("due", (why, *_last(row, now)), ("start it: posthouse serve",))
-    turn = (
-        "It is due: destinations take turns, and one that asked to slow down, or did not answer, is given less at once."
-    )
-    return Wait("due", (turn, *_last(row, now)))
+    return Wait("due", (_turn(row, now, answered), *_last(row, now)))
 
 
 def state_of(row: SpoolRow, now: float) -> str:
@@ -95,7 +109,22 @@ def _explained(row: SpoolRow) -> tuple[str, ...]:
     if reply is None or reply.is_positive:
         return ()
     explained = explain(reply)
-    return (f"{explained.sentence} ({explained.side})", explained.advice)
+    return (explained.with_cause, explained.advice)
+
+
+def _turn(row: SpoolRow, now: float, answered: Answered | None) -> str:
+    """Why what is due is not tried at this moment. How long a destination rests, only the house that runs knows."""
+    said = answered or (Answered(row.last_reply, row.tried_at) if row.last_reply and row.tried_at is not None else None)
+    reply = reply_from_text(said.reply) if said is not None else None
+    if said is None or reply is None or now - said.at > REST_S:
+        return "It is due: destinations take turns."
+    whom, ago = row.destination.via or row.destination.domain, f"{duration(now - said.at)} ago"
+    if reply.enhanced == NO_ANSWER:
+        rests = "a destination that does not answer is tried by one message at a time, and rests between"
+        return f"It is due, but {whom} did not answer {ago}: {rests}, for 15 min at most."
+    if asks_to_slow_down(reply):
+        return f"It is due, but {whom} asked {ago} to be sent less ({said.reply}): it may rest, for 5 min at most."
+    return "It is due: destinations take turns."
 
 
 def _put_off(row: SpoolRow) -> tuple[str, ...]:

@@ -457,8 +457,11 @@ class Storage(Protocol):
         """Returns when whoever commits has had a turn, in which nothing is written. Raises what storage raises."""
         ...
 
-    async def sweep(self, now: float, retention: Retention | None = None) -> None:
-        """Remove what nothing refers to any more and journeys that are too old; free claims of dead incarnations."""
+    async def sweep(self, now: float, retention: Retention | None = None) -> Sequence[Path]:
+        """Remove what nothing refers to any more and journeys that are too old; free claims of dead incarnations.
+
+        Returns the snapshots of upgrades that were removed, since these can be undone no more.
+        """
         ...
 
     def check(self, tell: Tell = tell_nobody, *, mend: bool = False) -> AsyncGenerator[Flaw, None]:

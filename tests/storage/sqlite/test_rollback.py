@@ -14,8 +14,9 @@ from posthouse.storage.sqlite import migrate
 from posthouse.storage.sqlite.changes_of_schema import shape_of
 from posthouse.storage.sqlite.connection import DATABASE, open_writable
 from posthouse.storage.sqlite.migrate import Migrations, migrations
-from posthouse.storage.sqlite.rollback import KEPT_S, WaysBack, roll_back, ways_back
+from posthouse.storage.sqlite.rollback import WaysBack, roll_back, ways_back
 from posthouse.storage.sqlite.schema import open_database
+from posthouse.storage.sqlite.snapshots import KEPT_S
 from posthouse.storage.upkeep import RolledBack, tell_nobody
 from tests.storage.sqlite.old import make_old
 

@@ -11,6 +11,7 @@ from posthouse.mail.content import ContentFacts
 from posthouse.mail.ids import ContentId
 from posthouse.storage.filesystem import RealFileSystem
 from posthouse.storage.sqlite.hold import SweepLock
+from posthouse.storage.sqlite.snapshots import KEPT_S, snapshot_path
 from posthouse.storage.sqlite.storage import TIDY_EVERY_S, SqliteStorage
 from tests.storage.contract.world import DAY_S, House, SeededRandom, SetClock, whole
 
@@ -133,4 +134,18 @@ async def test_what_a_reader_listed_can_be_read_for_a_day(tmp_path: Path) -> Non
     (file,) = files(tmp_path)
     assert file.stat().st_nlink == 1
     assert await whole(content(ContentId(1))) == LARGE
+    await house.storage.close()
+
+
+async def test_snapshots_go_when_their_upgrade_can_be_undone_no_more(tmp_path: Path) -> None:
+    house = await open_house(tmp_path)
+    now = house.clock.now()
+    old, new = (snapshot_path(tmp_path, 3, now - age_s) for age_s in (KEPT_S + 1, KEPT_S - TIDY_EVERY_S))
+    others = [tmp_path / name for name in ("posthouse-schema-3-later.snapshot", "mine.snapshot")]
+    for path in (old, new, *others):
+        path.write_bytes(b"SQLite format 3")
+    assert await house.storage.sweep(now) == [old]
+    assert [path.exists() for path in (old, new, *others)] == [False, True, True, True]
+    assert await house.storage.sweep(now + TIDY_EVERY_S - 1) == ()
+    assert await house.storage.sweep(now + TIDY_EVERY_S + 1) == [new]
     await house.storage.close()

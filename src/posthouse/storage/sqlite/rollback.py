@@ -31,13 +31,12 @@ from posthouse.storage.sqlite.migrate import (
 )
 from posthouse.storage.sqlite.orders import do_all
 from posthouse.storage.sqlite.schema import opened_as_it_is
-from posthouse.storage.sqlite.snapshots import snapshots
+from posthouse.storage.sqlite.snapshots import KEPT_S, snapshots
 from posthouse.storage.upkeep import Progress, RolledBack, Tell
 
 WaysBack: TypeAlias = Mapping[int, str]
 """SQL by the number of the migration that it undoes."""
 
-KEPT_S = 7 * 24 * 3600.0
 """How long after a migration one may go back."""
 _NOT_KEPT = frozenset({"migrations"})
 

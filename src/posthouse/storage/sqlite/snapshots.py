@@ -17,13 +17,16 @@ from posthouse.storage.upkeep import Progress, Tell, tell_nobody
 
 SPARE_OCTETS = 16 * 1024 * 1024
 """Room that must be left beside the snapshot, for the migration's own writes."""
+KEPT_S = 7 * 24 * 3600.0
+"""So long an upgrade can be undone; then nobody remembers what came since, and its snapshot goes."""
+_AT = "%Y%m%dT%H%M%SZ"
 _SNAPSHOT = "posthouse-schema-{schema}-{at}.snapshot"
 _PARTIAL = "posthouse-snapshot.partial"
 
 
 def snapshot_path(data_dir: Path, schema: int, now: float) -> Path:
     """The name of a snapshot that is taken now."""
-    at = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    at = datetime.fromtimestamp(now, UTC).strftime(_AT)
     return data_dir / _SNAPSHOT.format(schema=schema, at=at)
 
 
@@ -31,6 +34,20 @@ def snapshots(data_dir: Path) -> list[tuple[int, Path]]:
     """(schema, file) of each snapshot that is there, the oldest first."""
     found = sorted(data_dir.glob(_SNAPSHOT.format(schema="[0-9]*", at="*")), key=lambda one: one.name[-25:])
     return [(int(one.name.split("-")[2]), one) for one in found]
+
+
+def old_snapshots(data_dir: Path, now: float) -> list[Path]:
+    """Those that were taken longer than KEPT_S ago, by their names: a copied file has the time of its copy."""
+    found = []
+    for _schema, path in snapshots(data_dir):
+        try:
+            taken = datetime.strptime(path.stem.rpartition("-")[2], _AT).replace(tzinfo=UTC)
+        except ValueError:
+            # Not a name of ours.
+            continue
+        if now - taken.timestamp() > KEPT_S:
+            found.append(path)
+    return found
 
 
 def room_needed(connection: apsw.Connection) -> int:

@@ -40,7 +40,7 @@ from posthouse.storage.sqlite.schema import open_database
 from posthouse.storage.sqlite.settle import write_settlement
 from posthouse.storage.sqlite.sources import SqliteSources
 from posthouse.storage.sqlite.spool import SqliteSpool
-from posthouse.storage.sqlite.sweep import sweep_messages, sweep_orphans, take_over_dead
+from posthouse.storage.sqlite.sweep import sweep_messages, sweep_orphans, sweep_snapshots, take_over_dead
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.turn import WriterTurn
 from posthouse.storage.sqlite.writer import Batches, InlineWriter, ThreadWriter, Work, Writer, exit_now
@@ -188,7 +188,7 @@ class SqliteStorage:
     async def tick(self) -> None:
         await self._writer.submit(lambda _connection: None, heavy=False)
 
-    async def sweep(self, now: float, retention: Retention | None = None) -> None:
+    async def sweep(self, now: float, retention: Retention | None = None) -> Sequence[Path]:
         content, writer, readers = self.content, self._writer, self._readers
         await self.spool.orders.carry_out()
         if await take_over_dead(writer, readers, self._incarnation, content, now):
@@ -201,6 +201,8 @@ class SqliteStorage:
             await sweep_orphans(readers, content, self._incarnation.name)
             if retention is not None:
                 await sweep_journeys(writer, readers, retention, now)
+            return await sweep_snapshots(readers, content.folder.parent, content.file_system, now)
+        return ()
 
     async def check(self, tell: Tell = tell_nobody, *, mend: bool = False) -> AsyncGenerator[Flaw, None]:
         await self.spool.orders.carry_out()

@@ -13,6 +13,7 @@ from posthouse.storage.sqlite.connection import row, rows
 from posthouse.storage.sqlite.content import SqliteContent
 from posthouse.storage.sqlite.hold import PAUSE_S, SweepLock
 from posthouse.storage.sqlite.incarnation import Incarnation, free_claims, orphans
+from posthouse.storage.sqlite.snapshots import old_snapshots
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.writer import Writer
 
@@ -55,6 +56,18 @@ async def sweep_orphans(readers: Readers, content: SqliteContent, incarnation: s
         return orphans(connection, content.folder, content.file_system, incarnation, content.names_in_use)
 
     await _remove_files(readers, content.folder, content.file_system, await readers.query(find))
+
+
+async def sweep_snapshots(readers: Readers, data_dir: Path, file_system: FileSystem, now: float) -> list[Path]:
+    """Remove the snapshots of upgrades that can be undone no more; which."""
+
+    def remove() -> list[Path]:
+        old = old_snapshots(data_dir, now)
+        for path in old:
+            file_system.remove(path)
+        return old
+
+    return await readers.disk(remove)
 
 
 async def _remove_files(readers: Readers, folder: Path, file_system: FileSystem, files: list[str]) -> None:

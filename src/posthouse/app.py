@@ -26,6 +26,7 @@ from posthouse.forwarding.pace import ReportPace
 from posthouse.forwarding.routes import Router
 from posthouse.forwarding.runner import QueueRunner, RunnerLimits
 from posthouse.forwarding.schedule import RetrySchedule
+from posthouse.held import HeldFiles
 from posthouse.identity.authenticator import Authenticator, IdentityRules
 from posthouse.identity.limiter import LimiterRules
 from posthouse.log import Log
@@ -72,13 +73,18 @@ class House:
         *,
         part: Part | None = None,
         pulse: Pulse | None = None,
+        held: HeldFiles | None = None,
     ) -> None:
-        """`pulse`: where it is shown that the loop and the writer go on; None: nobody looks."""
+        """`pulse`: where it is shown that the loop and the writer go on; None: nobody looks.
+
+        `held`: what the parent of several workers has read from files.
+        """
         self.config = config
         self.part = part or Part()
         self.log = log
         self.world = world or World()
-        self.doors = Doors(self.part, self.world.clock, log)
+        self._held = held
+        self.doors = Doors(self.part, self.world.clock, log, held.certificates if held is not None else None)
         self.metrics = Metrics()
         self._stop = asyncio.Event()
         self._makers: dict[tuple[str, bool], Make] = {}
@@ -102,7 +108,7 @@ class House:
             self._unlock()
             raise
         try:
-            self.outgoing = Outgoing.of(self.config.forwarding)
+            self.outgoing = self._held.outgoing if self._held is not None else Outgoing.of(self.config.forwarding)
             self._found()
             self.runner = self._build()
             self.doors.use_certificates(self.config)
@@ -377,7 +383,8 @@ class House:
                 journeys_s=journey.keep, refused_s=journey.refused_keep, refused_limit=journey.refused_limit
             )
             try:
-                await self.storage.sweep(self.world.clock.now(), retention)
+                for snapshot in await self.storage.sweep(self.world.clock.now(), retention):
+                    self.log.info("snapshot of an old upgrade removed", snapshot=str(snapshot))
             except Exception:
                 self.log.exception("sweep failed")
 

@@ -21,6 +21,7 @@ from posthouse.net.listener import Listener, bind
 from posthouse.net.own_addresses import listens_at
 from posthouse.net.sessions import Admittance, SessionCounter
 from posthouse.net.stream import Stream
+from posthouse.net.tls import CertificateUnusable
 from posthouse.workers import Part
 
 SELF_SIGNED = ("self-signed.crt", "self-signed.key")
@@ -51,7 +52,8 @@ ServeDoor = Callable[[str, Stream], Awaitable[None]]
 class Doors:
     """`prepare` before anything opens, `start` to open, `furnish` whenever the configuration was read again."""
 
-    def __init__(self, part: Part, clock: Clock, log: Log) -> None:
+    def __init__(self, part: Part, clock: Clock, log: Log, held: Certificates | None = None) -> None:
+        """`held`: what serves where the files cannot be used at the start, for another process serves with it."""
         self.endpoints: dict[str, tuple[Endpoint, ...]] = {}
         self._part = part
         self._clock = clock
@@ -60,6 +62,7 @@ class Doors:
         self.admin: tuple[socket.socket, ...] = ()
         """Bound, for whoever answers there and closes them."""
         self._counters = {name: SessionCounter(Admittance(0, 0)) for name in TOGETHER.values()}
+        self._held = held
         self._certificates: Certificates | None = None
         self._tls: dict[str, DoorContext] = {}
 
@@ -69,10 +72,19 @@ class Doors:
         if pairs is None:
             self._certificates, self._tls = None, {}
         elif self._certificates is None:
-            self._certificates = Certificates(pairs, SERVICES, self._clock, self._log)
+            self._certificates = self._first(pairs)
             self._tls = {door: self._certificates.door(door) for door in SERVICES}
         else:
             self._certificates.configure(pairs)
+
+    def _first(self, pairs: PairSet) -> Certificates:
+        try:
+            return Certificates(pairs, SERVICES, self._clock, self._log)
+        except CertificateUnusable as exc:
+            if self._held is None or not self._held.is_for(pairs):
+                raise
+            self._log.error("certificate cannot be used; the one before stays in use", reason=str(exc))
+            return self._held.inherited(self._log)
 
     def tls(self, door: str) -> DoorContext | None:
         """The context of a door; None where the house has no certificate."""

@@ -8,11 +8,14 @@ import poplib
 import select
 import signal
 import smtplib
+import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from posthouse.net.tls import make_self_signed
 from posthouse.workers import AlreadyServed, Part, lock_folder
 from tests.cli.conftest import CONFIG, Command, spawn
 from tests.running_house import PASSWORD
@@ -52,6 +55,15 @@ class Served:
         client = poplib.POP3("127.0.0.1", self.ports["pop3"], timeout=20)
         client.user("ada@here.test")
         return client
+
+    def shown(self) -> str:
+        """The certificate that a worker shows, PEM."""
+        with smtplib.SMTP("127.0.0.1", self.ports["smtp"], "c.test", timeout=20) as client:
+            client.starttls(context=ssl._create_unverified_context())
+            assert isinstance(client.sock, ssl.SSLSocket)
+            octets = client.sock.getpeercert(binary_form=True)
+        assert octets is not None
+        return ssl.DER_cert_to_PEM_cert(octets)
 
     def stored(self) -> int:
         client = self.reader()
@@ -180,6 +192,30 @@ def test_a_worker_that_is_replaced_needs_no_file(served: Served) -> None:
     served.wait_for("worker died")
     served.deliver()
     assert served.stored() == 1
+
+
+def test_a_broken_certificate_stops_neither_a_replaced_worker_nor_the_house(furnished: Command) -> None:
+    """The one before stays in use, and a reload is refused, as a house of one process does."""
+    folder = furnished.folder
+    certificate = folder / "self-signed.crt"
+    make_self_signed("mx.here.test", certificate, folder / "self-signed.key", time.time())
+    (folder / "posthouse.toml").write_text("workers = 2\n" + CONFIG)
+    house = Served(folder)
+    try:
+        shown = house.shown()
+        certificate.write_text("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
+        for worker in house.workers():
+            os.kill(worker, signal.SIGKILL)
+        told = [house.wait_for("certificate cannot be used; the one before stays in use") for _ in range(2)]
+        assert {line["worker"] for line in told} == {0, 1}
+        assert house.shown() == shown
+        house.process.send_signal(signal.SIGHUP)
+        refused = house.wait_for("configuration not reloaded; the one before stays in use")
+        assert "worker" not in refused, "the parent says it once"
+        house.deliver()
+    finally:
+        house.process.kill()
+        house.process.communicate()
 
 
 def test_what_is_wrong_with_the_store_is_said_once(furnished: Command) -> None:

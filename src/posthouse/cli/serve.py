@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from posthouse.config import Config
     from posthouse.config_values import Endpoint
+    from posthouse.held import HeldFiles
     from posthouse.log import Log
     from posthouse.workers import Part, ToParent
 
@@ -212,16 +213,23 @@ def _serve_alone(start: _Start) -> None:
 def _lead(start: _Start) -> None:
     """The parent of the house's worker processes. It holds the configuration that the next worker begins with."""
     from posthouse.config import ConfigError, load, reloaded
+    from posthouse.held import HeldFiles
+    from posthouse.net.tls import CertificateUnusable
     from posthouse.workers import SAID_WHY, WorkerFailed, Workers
+    from posthouse.world import SystemClock
 
     current = [start.config]
+    with _told(start.config):
+        held = HeldFiles(start.config, SystemClock())
 
     def reload() -> bool:
-        """Each worker reads the file; one that is wrong is told once, here."""
+        """Each worker reads the file; one that is wrong, or names what cannot be used, is told once, here."""
         start.notifier.reloading()
         try:
-            current[0], _ignored = reloaded(current[0], load(start.file))
-        except ConfigError as exc:
+            config, _ignored = reloaded(current[0], load(start.file))
+            held.reload(config)
+            current[0] = config
+        except (ConfigError, CertificateUnusable) as exc:
             start.log.error("configuration not reloaded; the one before stays in use", reason=str(exc))
             return False
         finally:
@@ -229,7 +237,11 @@ def _lead(start: _Start) -> None:
         return True
 
     def work(part: Part, to_parent: ToParent) -> int:
-        return _be_worker(start, part, current[0], to_parent)
+        return _be_worker(start, part, current[0], to_parent, held)
+
+    def turn() -> None:
+        held.look()
+        start.notifier.alive()
 
     workers = Workers(
         work,
@@ -238,7 +250,7 @@ def _lead(start: _Start) -> None:
         start.log,
         reload=reload,
         stopping=start.notifier.stopping,
-        turn=start.notifier.alive,
+        turn=turn,
         until_eof=start.until_eof,
     )
     try:
@@ -249,7 +261,7 @@ def _lead(start: _Start) -> None:
         raise Problem(str(exc)) from exc
 
 
-def _be_worker(start: _Start, part: Part, config: Config, to_parent: ToParent) -> int:
+def _be_worker(start: _Start, part: Part, config: Config, to_parent: ToParent, held: HeldFiles) -> int:
     """One worker, in its process, to its end: the exit status."""
     from posthouse.workers import ALIVE, READY, SAID_WHY
 
@@ -262,6 +274,7 @@ def _be_worker(start: _Start, part: Part, config: Config, to_parent: ToParent) -
             ready=partial(to_parent.say, READY),
             alive=partial(to_parent.say, ALIVE),
             ends=to_parent.ends,
+            held=held,
         )
     except Problem as problem:
         print(f"posthouse: {problem}", file=sys.stderr)
@@ -281,6 +294,7 @@ def _run_house(
     stopping: Callable[[], None] = lambda: None,
     around_reload: Callable[[Callable[[], bool]], object] = lambda reload: reload(),
     every_s: float | None = None,
+    held: HeldFiles | None = None,
 ) -> None:
     """A loop with a house, or one worker's part of it, and a watchdog over both."""
     import asyncio
@@ -294,7 +308,7 @@ def _run_house(
 
     pulse = Pulse()
     watchdog = Watchdog(pulse, alive=alive, every_s=every_s or LOOK_EVERY_S)
-    house = House(config, log, part=part, pulse=pulse)
+    house = House(config, log, part=part, pulse=pulse, held=held)
 
     def opened() -> None:
         watchdog.start()

@@ -6,9 +6,10 @@ A new pair that cannot be used is told once, and the old one stays. Sessions kee
 
 from __future__ import annotations
 
+import copy
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from posthouse.log import Log
@@ -83,11 +84,26 @@ class Certificates:
         loaded = self._load_all(pairs)
         self._pairs, self._loaded = pairs, loaded
 
-    def _context(self, door: str, server_name: str | None) -> ssl.SSLContext:
+    def inherited(self, log: Log) -> Certificates:
+        """The same with a log of its own, for a process that was forked; what it has is what was last usable."""
+        heir = copy.copy(self)
+        heir._log = log
+        heir._loaded = {pair: replace(loaded) for pair, loaded in self._loaded.items()}
+        return heir
+
+    def is_for(self, pairs: PairSet) -> bool:
+        """Whether these are the pairs in use."""
+        return self._pairs == pairs
+
+    def look(self) -> None:
+        """Use what was renewed; files are looked at once a second at most."""
         now = self._clock.monotonic()
         if now - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = now
             self._look(now)
+
+    def _context(self, door: str, server_name: str | None) -> ssl.SSLContext:
+        self.look()
         return self._loaded[self._pairs.pair(server_name)].contexts[door]
 
     def _look(self, now: float) -> None:

@@ -197,7 +197,7 @@ class House:
             rules=_identity_rules(self.config),
             metrics=self.metrics,
         )
-        self.crowd = CrowdWatch(self.config.data_dir, self.world.clock, self.log)
+        self.crowd = CrowdWatch(self.config.data_dir, self.world.clock, self.log, workers=self.part.count)
         self.limit_notices = LimitNotices(self.storage, self.world.clock, self.world.random, self.log)
         self.surrogates = Surrogates(self.storage.maildrops)
         self.remembered = Remembered(self.world.clock)

@@ -28,7 +28,7 @@ class Served:
         self.folder = folder
         self.process = spawn("serve", folder=folder)
         opened = self.wait_for("house open")
-        self.ports = {door: int(opened[door].rpartition(":")[2]) for door in ("smtp", "pop3")}
+        self.ports = {door: int(opened[door].rpartition(":")[2]) for door in ("smtp", "submission", "pop3")}
 
     def wait_for(self, event: str) -> dict[str, str]:
         """The next line of the log with this event."""
@@ -48,6 +48,13 @@ class Served:
         """Hand a letter over a connection of its own; which worker took it."""
         with smtplib.SMTP("127.0.0.1", self.ports["smtp"], "c.test", timeout=20) as client:
             client.sendmail("a@far.test", ["ada@here.test"], b"Subject: x\r\n\r\nx\r\n")
+        return int(self.wait_for("message accepted")["worker"])
+
+    def submit(self, *recipients: str) -> int:
+        """Send a letter as ada; which worker took it."""
+        with smtplib.SMTP("127.0.0.1", self.ports["submission"], "c.test", timeout=20) as client:
+            client.login("ada@here.test", PASSWORD)
+            client.sendmail("ada@here.test", list(recipients), b"From: ada@here.test\r\nSubject: x\r\n\r\nx\r\n")
         return int(self.wait_for("message accepted")["worker"])
 
     def reader(self) -> poplib.POP3:
@@ -94,6 +101,40 @@ def test_every_worker_takes_mail_into_the_one_store(served: Served) -> None:
         os.kill(stopped, signal.SIGCONT)
     assert took == {0, 1}
     assert served.stored() == 2
+
+
+@pytest.mark.long
+def test_a_sending_limit_holds_for_all_workers_together(furnished: Command) -> None:
+    """Whichever took it; and postmaster is told once, also where the worker that tells is replaced."""
+    config = furnished.folder / "posthouse.toml"
+    config.write_text(f"workers = 2\n{CONFIG}\n[reception]\nrecipients_per_hour = 3\n")
+    house = Served(furnished.folder)
+    try:
+        first, second = house.workers()
+        os.kill(first, signal.SIGSTOP)
+        assert house.submit("one@far.test", "two@far.test") == 1
+        os.kill(first, signal.SIGCONT)
+        os.kill(second, signal.SIGSTOP)
+        assert house.submit("three@far.test", "four@far.test") == 0
+        os.kill(second, signal.SIGCONT)
+        held = json.loads(furnished.run("queue", "list", "held:limit", "--json").out)
+        assert [row["forward_path"] for row in held] == ["four@far.test"]
+        # The first one tells, each 15 s and when it begins.
+        os.kill(first, signal.SIGKILL)
+        assert house.wait_for("sending limit reached")["worker"] == 0
+        (again,) = {*house.workers()} - {second}
+        os.kill(again, signal.SIGKILL)
+        house.wait_for("worker died")
+        # It begins anew, and has nothing to tell.
+        os.kill(second, signal.SIGSTOP)
+        assert house.submit("five@far.test") == 0
+        os.kill(second, signal.SIGCONT)
+        held = json.loads(furnished.run("queue", "list", "held:limit", "--json").out)
+        assert [row["forward_path"] for row in held] == ["four@far.test", "five@far.test"]
+        assert house.stored() == 1
+    finally:
+        house.process.kill()
+        house.process.communicate()
 
 
 def test_a_worker_that_dies_is_replaced(served: Served) -> None:

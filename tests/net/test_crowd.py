@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from posthouse.log import make_log
 from posthouse.net.crowd import (
     COUNTED_ADDRESSES,
+    ENOUGH_OF_A_WORKER,
     ENOUGH_SESSIONS,
     NOTE_NAME,
     WINDOW_S,
@@ -92,6 +93,17 @@ def watch(folder: Path, peer: str, *, trusted: bool) -> list[dict[str, object]]:
     for _ in range(100):
         watching.enter(peer, trusted=trusted)
     return [json.loads(line) for line in log.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(("workers", "enough"), [(1, ENOUGH_SESSIONS), (2, 25), (4, 12), (64, ENOUGH_OF_A_WORKER)])
+def test_a_worker_judges_by_its_share_of_the_sessions(tmp_path: Path, workers: int, enough: int) -> None:
+    """In a house of two, where each has seen half of them, it is told as soon as in a house of one."""
+    log = io.StringIO()
+    watching = CrowdWatch(tmp_path, FakeClock(), make_log(log), workers=workers)
+    for number in range(1, enough + 1):
+        assert log.getvalue() == "", number
+        watching.enter(GATEWAY, trusted=True)
+    assert json.loads(log.getvalue())["of_sessions"] == enough
 
 
 @pytest.mark.parametrize(("trusted", "word"), [(True, "anybody can relay"), (False, "pass addresses on")])

@@ -19,6 +19,8 @@ from posthouse.net.address_scope import is_public, plain_address
 WINDOW_S = 3600.0
 ENOUGH_SESSIONS = 50
 """With fewer in an hour, one busy neighbour is nothing to wonder at."""
+ENOUGH_OF_A_WORKER = 10
+"""The least that one of many processes judges by."""
 COUNTED_ADDRESSES = 64
 """Private addresses that are counted at once; one that has more than half of all is among them for certain."""
 NOTE_NAME = "crowd.json"
@@ -37,8 +39,9 @@ class Crowded:
 class Crowd:
     """Counts the sessions of an hour. `enter` costs the same for the first and for the millionth."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, enough: int = ENOUGH_SESSIONS) -> None:
         self._clock = clock
+        self._enough = enough
         self._begin()
 
     def _begin(self) -> None:
@@ -56,7 +59,7 @@ class Crowd:
             return None
         self._count(plain_address(address))
         seen = self._private[plain_address(address)]
-        if self._told or self._sessions < ENOUGH_SESSIONS or 2 * seen <= self._sessions:
+        if self._told or self._sessions < self._enough or 2 * seen <= self._sessions:
             return None
         self._told = True
         return Crowded(at=self._clock.now(), address=plain_address(address), sessions=seen, of_sessions=self._sessions)
@@ -70,10 +73,14 @@ class Crowd:
 
 
 class CrowdWatch:
-    """Tells the log, and keeps a note for `posthouse check`."""
+    """Tells the log, and keeps a note for `posthouse check`.
 
-    def __init__(self, folder: Path, clock: Clock, log: Log) -> None:
-        self._crowd = Crowd(clock)
+    Each of `workers` processes sees its own sessions only, which are a share of all, taken at random: so each needs
+    that share of what is enough. Its counts are its own then, and an hour may have a line from each.
+    """
+
+    def __init__(self, folder: Path, clock: Clock, log: Log, *, workers: int = 1) -> None:
+        self._crowd = Crowd(clock, max(ENOUGH_SESSIONS // workers, ENOUGH_OF_A_WORKER))
         self._folder = folder
         self._log = log
 

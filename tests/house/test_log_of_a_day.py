@@ -24,8 +24,11 @@ def lines(house: RunningHouse, event: str) -> list[dict[str, Any]]:
     return [line for line in found if line["event"] == event]
 
 
-def a_day(house: RunningHouse) -> None:
-    """Mail in, sent, read, refused; logins of all kinds, right and wrong; lines where nobody awaits them."""
+def a_day(house: RunningHouse) -> int:
+    """Mail in, sent, read, refused; logins of all kinds, right and wrong; lines where nobody awaits them.
+
+    Returns how many octets were read.
+    """
     for mechanism in ("auth_plain", "auth_login"):
         with smtplib.SMTP("127.0.0.1", house.ports["submission"], timeout=20) as client:
             client.ehlo()
@@ -46,10 +49,11 @@ def a_day(house: RunningHouse) -> None:
     reader = poplib.POP3("127.0.0.1", house.ports["pop3"], timeout=20)
     reader.user("bob@here.test")
     reader.pass_(PASSWORD)
-    for number in (1, 2):
-        reader.retr(number)
+    # (Its lines are without their CRLF.)
+    octets = sum(len(line) + 2 for number in (1, 2) for line in reader.retr(number)[1])
     reader.quit()
     blind(house)
+    return octets
 
 
 def blind(house: RunningHouse) -> None:
@@ -88,11 +92,12 @@ def test_no_secret_of_a_day_is_in_its_log(tmp_path: Path) -> None:
 
 def test_each_thing_that_ended_is_a_line(tmp_path: Path) -> None:
     with RunningHouse(tmp_path) as house:
-        a_day(house)
+        octets = a_day(house)
     assert len(lines(house, "session ended")) == 10
     accepted = [line["queue_id"] for line in lines(house, "message accepted")]
     (retrieved,) = lines(house, "messages retrieved")
     assert (retrieved["login"], retrieved["messages"], retrieved["queue_ids"].split()) == ("bob@here.test", 2, accepted)
+    assert retrieved["size_octets"] == octets
     failed = lines(house, "login failed")
     assert {line["protocol"] for line in failed} == {"smtp", "pop3"}
     assert all(line["peer"] == "127.0.0.1" and line["level"] == "warning" for line in failed)

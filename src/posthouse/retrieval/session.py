@@ -380,11 +380,17 @@ class Pop3Session:
 
     def _tell_retrieved(self) -> None:
         """Each message that was sent whole, by its queue id: many in a line, for a line costs as much as a message."""
-        ids = [self._listing.queue_ids[number - 1] for number in sorted(self.pop3.retrieved)]
-        for first in range(0, len(ids), IDS_A_LINE):
-            part = ids[first : first + IDS_A_LINE]
-            login = self._account.login if self._account else None
-            self._log.info("messages retrieved", login=login, messages=len(part), queue_ids=" ".join(part))
+        login = self._account.login if self._account else None
+        indices = [number - 1 for number in sorted(self.pop3.retrieved)]
+        for first in range(0, len(indices), IDS_A_LINE):
+            part = indices[first : first + IDS_A_LINE]
+            self._log.info(
+                "messages retrieved",
+                login=login,
+                messages=len(part),
+                size_octets=sum(self._listing.sizes_octets[index] for index in part),
+                queue_ids=" ".join(self._listing.queue_ids[index] for index in part),
+            )
 
     async def _unlock(self, lock: MaildropLock) -> None:
         try:

@@ -15,6 +15,7 @@ from posthouse import __version__
 from posthouse.workers import lock_folder
 from tests.cli.conftest import CONFIG, Command, spawned
 from tests.cli.test_queue import send
+from tests.cli.test_serve_as_service import furnish_for_nobody, needs_root
 from tests.running_house import RunningHouse
 from tests.storage.sqlite.old import make_old
 
@@ -73,6 +74,23 @@ def test_what_a_refused_restore_says_to_do_restores(furnished: Command, tmp_path
     assert Path(f"{tmp_path}.old/posthouse.db").exists()
 
 
+@needs_root
+def test_a_place_that_the_owner_cannot_write_is_told_with_the_way_to_one(public_folder: Path) -> None:
+    """Root says it, and the backup is made by the owner of the house."""
+    (public_folder / "house").mkdir()
+    furnish_for_nobody(public_folder / "house", CONFIG)
+    for target, place in (("../saved", public_folder / "nobody-backups"), ("../new/saved", public_folder / "new")):
+        refused = spawned("backup", target, folder=public_folder / "house")
+        wrong = "cannot be written by nobody" if target == "../saved" else "does not exist"
+        assert refused.failed_with(f"{(public_folder / 'house' / target).resolve().parent} {wrong}")
+        command, _, again = refused.err.partition("make a place for it: sudo ")[2].partition(", then: posthouse ")
+        assert command == f"install -d -o nobody -m 0700 {place}"
+        subprocess.run(command.split(), check=True)
+        made = spawned(*again.split(), folder=public_folder / "house")
+        assert (made.status, made.err) == (0, "")
+        assert (place / "saved" / "manifest.json").exists()
+
+
 def test_a_lost_machine_is_restored_with_its_configuration(furnished: Command, tmp_path: Path) -> None:
     (row,) = json.loads(furnished.run("backup", "saved", "--json").out)
     assert (row["posthouse"], row["counts"]["accounts"]) == (__version__, 1)
@@ -101,7 +119,7 @@ def test_what_cannot_be_done_is_one_line(furnished: Command, tmp_path: Path) -> 
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     assert run("backup", "full").failed_with("exists already")
-    assert run("backup", "no/where").failed_with("mkdir -p")
+    assert run("backup", "no/where").failed_with("does not exist", "install -d")
     assert run("restore", "nothing").failed_with("does not exist")
     assert run("restore", "full").failed_with("not a backup")
     assert run("restore", "posthouse.toml").failed_with("neither a backup nor a snapshot")

@@ -21,6 +21,7 @@ from posthouse.cli.common import (
     print_json,
     require_writable,
     sync_folders,
+    user_name,
     with_storage,
 )
 from posthouse.cli.house import CONFIG_NAME
@@ -61,6 +62,7 @@ def backup(
         raise Problem(str(exc)) from exc
 
     async def work(storage: Storage, loaded: Config, _world: World) -> Manifest:
+        _require_place(target)
         with progress_shown() as tell:
             return await storage.backup(target, _order(loaded, file), tell)
 
@@ -72,6 +74,20 @@ def backup(
     for path in manifest.left_out:
         print(f"It does not hold {path}: keep a copy of it elsewhere.")
     print(f"Return to it with: posthouse restore {target}")
+
+
+def _require_place(target: Path) -> None:
+    """Root may write anywhere, and its backup is made by the owner of the house, who may not."""
+    parent, owner = target.parent, user_name()
+    if os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK):
+        return
+    is_there = os.path.lexists(parent)
+    place = parent / f"{owner}-backups" if is_there else parent
+    wrong = f"cannot be written by {owner}, as whom the backup is made" if is_there else "does not exist"
+    raise Problem(
+        f"{parent} {wrong}; make a place for it: "
+        f"sudo install -d -o {owner} -m 0700 {place}, then: posthouse backup {place / target.name}"
+    )
 
 
 def _order(config: Config, file: Path) -> Order:

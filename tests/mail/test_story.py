@@ -204,6 +204,11 @@ def test_time_since_the_last_event_is_never_negative() -> None:
     assert [line.since_last_s for line in lines] == [0.0, 1.0, 0.0]
 
 
+def test_what_only_this_house_can_mend_is_no_message_to_the_sender() -> None:
+    (line,) = tell([dataclasses.replace(DEFERRED, reply="451 4.4.3 The name servers gave no answer", from_peer=False)])
+    assert line.details[-1].endswith("If it lasts, the answer tells what this house has to mend.")
+
+
 def test_a_host_that_was_left_alone_is_no_try() -> None:
     reply = f"451 4.4.1 mx.south.test (192.0.2.2) {LEFT_ALONE}"
     (line,) = tell([dataclasses.replace(DEFERRED, reply=reply, from_peer=False, duration_s=0.0004)])

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from posthouse.mail.explain import Side, explain, meaning, reply_from_text
+from posthouse.mail.explain import OUR_OPERATOR, Side, explain, meaning, reply_from_text
 from posthouse.mail.folders import INBOX
 from posthouse.mail.journey import (
     Accepted,
@@ -215,7 +215,7 @@ def _explained(reply_text: str, *, final: bool) -> Iterator[str]:
         return
     explained = explain(reply, final=True)
     yield explained.with_cause
-    if explained.side is Side.OURS:
+    if explained.side is Side.OURS or explained.advice == OUR_OPERATOR:
         what, later = f"What to do: {_OURS_TO_MEND}.", f"If it lasts, {_OURS_TO_MEND}."
     else:
         what, later = (

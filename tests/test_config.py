@@ -370,6 +370,12 @@ def test_durations_that_are_none(value: object) -> None:
         parse_duration(value)
 
 
+@pytest.mark.conformance("C238")
+def test_who_reads_mail_may_be_idle_for_ten_minutes() -> None:
+    """RFC 1939 §3: unless an operator says otherwise."""
+    assert house().retrieval.idle_timeout >= 600
+
+
 def test_nothing_can_be_changed_later() -> None:
     loaded = house()
     with pytest.raises(ValueError, match="frozen"):

@@ -153,7 +153,7 @@ async def test_a_sender_is_one_mailbox() -> None:
     assert await refusal(b"Sender: ada@here.test, info@here.test\r\n\r\n") == "550 5.6.0"
 
 
-@pytest.mark.conformance("C115", "C117")
+@pytest.mark.conformance("C105", "C115", "C117")
 @pytest.mark.parametrize(
     ("header", "sender"),
     [

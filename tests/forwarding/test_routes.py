@@ -114,6 +114,7 @@ async def test_a_configured_next_hop_comes_before_dns() -> None:
     assert await using.route("there.test") == (Hop("smart.test", 2525, configured=True),)
 
 
+@pytest.mark.conformance("C28")
 @pytest.mark.parametrize(("literal", "host"), [("[192.0.2.7]", "192.0.2.7"), ("[IPv6:2001:db8::7]", "2001:db8::7")])
 async def test_an_address_literal_is_its_host(literal: str, host: str) -> None:
     using = router()

@@ -130,7 +130,7 @@ async def test_claims_share_a_connection_which_ends_with_the_house(house: Runner
     assert next_hop.commands[-1] == "QUIT"
 
 
-@pytest.mark.conformance("C103")
+@pytest.mark.conformance("C96", "C103")
 @pytest.mark.parametrize("killed", [True, False])
 async def test_what_waits_outlives_the_house(house: RunnerHouse, killed: bool) -> None:
     async with peer({"MAIL": "451 4.3.0 later"}) as next_hop:

@@ -131,7 +131,7 @@ def test_postmaster_without_a_domain() -> None:
     assert (parsed.forward_path.local_part, parsed.forward_path.domain) == ("PoStMaStEr", "")
 
 
-@pytest.mark.conformance("C30", "C31", "C32", "C149", "C151", "C161")
+@pytest.mark.conformance("C30", "C31", "C32", "C149", "C151", "C161", "C307")
 @pytest.mark.parametrize(
     ("parameters", "answer"),
     [

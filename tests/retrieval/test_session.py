@@ -237,7 +237,6 @@ def test_a_reader_that_vanishes_frees_the_maildrop_at_once(faulty: tuple[Running
     assert reads < 1000, "messages were read for nobody"
 
 
-@pytest.mark.conformance("C244")
 def test_a_message_that_is_gone_meanwhile(house: RunningHouse) -> None:
     queue_ids = filled(house, 3)
     with reader(house) as wire:

@@ -132,7 +132,7 @@ async def strike_each(
 FULL, BROKEN, NO_DESCRIPTORS = Trouble.FULL, Trouble.BROKEN, Trouble.NO_DESCRIPTORS
 
 
-@pytest.mark.conformance("C103", "C290", "S6")
+@pytest.mark.conformance("C103", "C290", "C314", "S6")
 @each(
     always=(
         (accept_small, FULL),

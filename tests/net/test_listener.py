@@ -13,10 +13,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import posthouse
 from posthouse.log import make_log
 from posthouse.net import arrival
 from posthouse.net.arrival import Threshold
@@ -463,6 +465,7 @@ async def test_over_ipv6() -> None:
         assert await talk(port, said, host="::1") == b"192.0.2.7 2001:db8::1 x"
 
 
+SRC = str(Path(posthouse.__file__).parents[1])
 EMFILE = """
 import asyncio, resource, socket, sys, uvloop
 from posthouse.log import make_log
@@ -512,7 +515,7 @@ with runner:
 def test_a_door_survives_having_no_descriptors(loop: str) -> None:
     """It says so once, and whoever knocked meanwhile is served when there are some again."""
     command = [sys.executable, "-c", EMFILE, loop]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=30, env={**os.environ, "PYTHONPATH": "src"})
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=30, env={**os.environ, "PYTHONPATH": SRC})
     told, *answers = ran.stdout.splitlines()
     assert (answers, ran.returncode, ran.stderr) == (["waited"] * 10, 0, "")
     assert "no connection can be accepted" in told

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+import posthouse
 from posthouse.mail.ids import AccountId
 from posthouse.mail.maildrop import MaildropLock
 from posthouse.storage.sqlite.maildrop_locks import LOCK_FILE, MaildropLocks
 from tests.storage.contract.world import SeededRandom
 
-SRC = Path(__file__).parents[3] / "src"
+SRC = Path(posthouse.__file__).parents[1]
 ONE, TWO, LAST = AccountId(1), AccountId(2), AccountId(2**62)
 OTHER = """
 import sys

@@ -90,6 +90,16 @@ def test_content_leaves_whole_or_not_at_all(parts: list[bytes]) -> None:
             assert (b"\r\n" + octets)[:-3].replace(b"\r\n.", b"\r\n")[2:] == ended
 
 
+@pytest.mark.parametrize("piece", [CHUNK_OCTETS - 1, CHUNK_OCTETS, CHUNK_OCTETS + 1, 1 << 20])
+def test_no_chunk_ends_between_cr_and_lf(piece: int) -> None:
+    """Whoever looks at each chunk for itself would see a CR alone in one, and an LF alone in the next."""
+    whole = (b"x" * (CHUNK_OCTETS - 1) + b"\r\n") + b"\r\n" * CHUNK_OCTETS
+    chunks = unchunked(sent(ChunkedContent(), [whole[at : at + piece] for at in range(0, len(whole), piece)]))
+    assert b"".join(chunks) == whole
+    assert len(chunks) > 2
+    assert not any(chunk.endswith(b"\r") or chunk.startswith(b"\n") for chunk in chunks)
+
+
 @given(st.integers(-2, 3), st.integers(1, 3), st.sampled_from([1, 7, 1000, CHUNK_OCTETS, 1 << 20]))
 def test_chunks_have_a_size_and_the_last_is_not_empty(offset: int, times: int, piece: int) -> None:
     whole = (b"x" * 61 + b"\r\n") * (CHUNK_OCTETS * times // 63 + 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -26,19 +26,14 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.mark.parametrize("what", ["entry", "content"])
 @pytest.mark.parametrize("octets", [CHUNK_OCTETS + 1, LARGE_OCTETS + 1], ids=["in its row", "in a file"])
-async def test_a_message_that_is_read_slowly_keeps_no_transaction_open(
-    house: House, tmp_path: Path, octets: int, what: str
-) -> None:
+async def test_reading_keeps_no_transaction_open(house: House, tmp_path: Path, octets: int, what: str) -> None:
     account = await house.account()
     await house.accept(b"x" * octets, to=[account])
     outsider = apsw.Connection(str(tmp_path / DATABASE))
     (content,) = row(outsider, "SELECT content FROM contents")
     (uid,) = (await house.storage.maildrops.list(account)).uids
-    reading: AsyncGenerator[bytes, None]
-    if what == "entry":
-        reading = house.storage.maildrops.read(account, uid)
-    else:
-        reading = house.storage.content.open(content)
+    storage = house.storage
+    reading = storage.maildrops.read(account, uid) if what == "entry" else storage.content.open(content)
     async with aclosing(reading):
         begun = await anext(reading)
         await house.accept(b"y" * 50_000, to=[account])

@@ -20,6 +20,7 @@ OWN_FOLDERS = {
     "conformance",
     "documents",
     "house",
+    "mutants",
     "end_to_end",
     "peers",
     "plugins",

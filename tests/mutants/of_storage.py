@@ -148,7 +148,7 @@ STORAGE = (
     Mutant(
         name="two-entries-for-one-person",
         file="storage/sqlite/accept.py",
-        old="            if placement.account not in placed:",
+        old="            if place not in placed:",
         new="            if placement not in placed:",
         tests=("storage/contract/test_accept.py::test_two_placements_in_one_maildrop_become_one_entry[sqlite-inline]",),
         failures=frozenset({"StorageBusy"}),

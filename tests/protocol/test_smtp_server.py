@@ -130,6 +130,12 @@ def test_long_lines_are_answered_once() -> None:
 
 
 @pytest.mark.conformance("C38")
+@pytest.mark.parametrize(("octets", "answer"), [(512, 250), (513, 500)])
+def test_the_limit_of_a_command_line_counts_its_crlf(octets: int, answer: int) -> None:
+    assert codes(reception().say(b"NOOP ".ljust(octets - 2, b"a") + b"\r\n")) == [answer]
+
+
+@pytest.mark.conformance("C38")
 @pytest.mark.parametrize("cut", range(12_996, 13_005))
 def test_the_rest_of_a_long_line_is_no_command(cut: int) -> None:
     """However it is cut on its way, and though its last piece would be one."""

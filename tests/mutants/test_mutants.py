@@ -82,5 +82,5 @@ def test_what_no_test_sees_is_told(nursery: Nursery) -> None:
     assert "did not see it" in nursery.look_for(harmless).problem
     gone = replace(EVERY[0], tests=("test_style.py::test_that_is_not_there",))
     assert "renew the mutant" in nursery.look_for(gone).problem
-    broken = replace(EVERY[0], new="raise ImportError\n")
-    assert nursery.look_for(broken).problem
+    other = replace(EVERY[0], failures=frozenset({"KeyError"}))
+    assert "did not object" in nursery.look_for(other).problem

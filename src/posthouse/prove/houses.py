@@ -73,6 +73,8 @@ class Town:
     between: Proxy = field(init=False)
     recovered_s: list[float] = field(default_factory=list)
     """From the start of a process to its first 220, after kills."""
+    processor_s: list[float] = field(default_factory=list)
+    """Of that, what the processor worked for it: the rest is waiting, for a processor most of all."""
     troubles: list[str] = field(default_factory=list)
     """What went wrong and is none of the five counters, such as a house that ends by itself."""
 
@@ -119,13 +121,14 @@ class Town:
             if self.house.is_running:
                 await self._restart(self.house)
 
-    async def start_all(self, *, after_kill: bool = False) -> None:
+    async def start_all(self) -> None:
         """Start what does not run."""
-        for house in self.houses:
-            if not house.is_running:
-                await self._start(house, after_kill=after_kill)
+        async with asyncio.TaskGroup() as group:
+            for house in self.houses:
+                if not house.is_running:
+                    group.create_task(self._start(house))
 
-    async def _start(self, house: TrialHouse, *, after_kill: bool) -> None:
+    async def _start(self, house: TrialHouse, *, after_kill: bool = False) -> None:
         """Raises HouseDidNotStart."""
         began = time.monotonic()
         offset = await house.begin()
@@ -136,6 +139,8 @@ class Town:
             raise HouseDidNotStart(f"{house.name} was not ready in time: {house.last_words(offset)}") from exc
         if after_kill:
             self.recovered_s.append(time.monotonic() - began)
+            if (used_s := processor_s(house)) is not None:
+                self.processor_s.append(used_s)
 
     async def require_life(self) -> None:
         """A house that ended, though nobody ended it, is a trouble; it is started again."""
@@ -143,7 +148,7 @@ class Town:
             if house.process is not None and not house.is_running:
                 self.troubles.append(f"{house.name} ended by itself: {house.last_words()}")
                 await house.until_nobody_serves()
-                await self._start(house, after_kill=False)
+                await self._start(house)
 
     async def stop_all(self) -> None:
         """End both, and the proxies."""
@@ -212,7 +217,7 @@ class Town:
             how = "did not end" if status is None else f"ended with status {status}"
             self.troubles.append(f"{house.name} {how} after SIGTERM: {house.last_words()}")
         await house.until_nobody_serves()
-        await self._start(house, after_kill=False)
+        await self._start(house)
 
     async def _fill(self, hold_s: float) -> None:
         """No file of the house may grow: what is written beyond its end fails, as on a full disk (EFBIG)."""
@@ -241,6 +246,16 @@ def children(house: TrialHouse) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+def processor_s(house: TrialHouse) -> float | None:
+    """Seconds of the processor that a house's first process used by now; None where the system does not tell."""
+    assert house.process is not None
+    try:
+        fields = Path(f"/proc/{house.process.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def limit_file_size(pid: int, soft: int) -> int:

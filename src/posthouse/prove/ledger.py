@@ -88,6 +88,8 @@ class Ledger:
     owed: dict[tuple[str, str], int] = field(default_factory=dict)
     """(recipient elsewhere, queue id) → serial, until it was seen there."""
     findings: list[Finding] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    """What must not be either, and is none of the five."""
     counts: Counter[str] = field(default_factory=Counter)
     _uidls: dict[tuple[str, str], str] = field(default_factory=dict)
     """(maildrop, queue id) → UIDL: one acknowledgement is one entry."""
@@ -175,6 +177,11 @@ class Ledger:
         if entry is not None:
             entry.digest = digest
 
+    def not_shown(self, maildrop: str, uidl: str) -> None:
+        """An entry is listed, and -ERR is what RETR is answered with, while nothing is broken."""
+        known = self.entries.get(maildrop, {}).get(uidl)
+        self._find(Wrong.LOST, f"{maildrop} {uidl}: is listed, and cannot be read", uidl, repr(known))
+
     def leave(self, maildrop: str, uidls: Collection[str]) -> None:
         """QUIT is sent now, after these were marked."""
         for uidl in uidls:
@@ -261,6 +268,8 @@ class Ledger:
         self._place(maildrop, uidl, found.serial, found.queue_ids[0])
         if found.digest is None:
             self.counts["reports"] += 1
+            if NOBODY not in letter.offered:
+                self.troubles.append(f"{maildrop} {uidl}: a report about what was not to fail: {letter!r}")
             for key in [key for key, serial in self.owed.items() if serial == found.serial and key[0] == NOBODY]:
                 del self.owed[key]
             return
@@ -288,7 +297,8 @@ class Ledger:
         """Copies that nobody has the `250` of are no more than there were submissions without an answer."""
         strays = set(self._copies[maildrop, letter.serial]) - letter.acknowledged.keys()
         if len(strays) > letter.unanswered:
-            self._accuse(Wrong.DOUBLED, maildrop, entry, f"{len(strays)} copies of {letter.unanswered} unanswered")
+            wrong = Wrong.REFUSED if letter.refused else Wrong.DOUBLED
+            self._accuse(wrong, maildrop, entry, f"{len(strays)} copies of {letter.unanswered} unanswered")
 
     def _set(self, entry: Entry, state: State) -> None:
         entry.state = state

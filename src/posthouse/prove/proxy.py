@@ -157,12 +157,15 @@ class Proxy:
         self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, down: bool
     ) -> None:
         passage = _Passage(self, link, writer, down)
-        with suppress(OSError, RuntimeError):
+        try:
             while not link.done and (octets := await reader.read(PIECE_OCTETS)):
                 await passage.take(octets)
             if not link.done:
                 await self._flows.wait()
                 writer.write_eof()
+        except (OSError, RuntimeError):
+            # What one side sees, the other one does. (RuntimeError is how uvloop says that a connection is closed.)
+            link.reset()
 
     async def flow(self) -> None:
         """Returns when something may pass."""
@@ -179,10 +182,13 @@ class _Passage:
         self._down = down
         self._passed = 0
         self._tail = b""
+        self._deaf = False
 
     async def take(self, octets: bytes) -> None:
         """Pass octets on, up to where harm is done, and do it."""
         link = self._link
+        if self._deaf:
+            return
         if self._down and link.answer_octets is not None:
             await self._answer(octets, link.answer_octets)
             return
@@ -210,10 +216,9 @@ class _Passage:
             case Harm.RESET:
                 link.reset()
             case Harm.HALF_CLOSE:
-                # Whoever is behind us hears an end; the other direction goes on, until the sender tires of it.
+                # Whoever is behind us hears an end; the other direction goes on, and what still comes is lost.
                 self._writer.write_eof()
-                await asyncio.sleep(link.stop_s)
-                link.cut()
+                self._deaf = True
             case _:
                 await asyncio.sleep(link.stop_s)
                 await self._pass(rest)

@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 
 from posthouse.prove.ledger import Ledger
-from posthouse.prove.wire import Gone, Wire, connected
+from posthouse.prove.wire import Gone, NotShown, Wire, connected
 
 PAUSE_S = 0.05
 READ_AT_ONCE = 8
@@ -36,7 +36,8 @@ class Reader:
                 async with connected(self.port) as wire:
                     if await wire.login(self.maildrop, self.password):
                         await self._visit(wire)
-            except Gone:
+            except (Gone, NotShown):
+                # (A check finds out whether it is shown later.)
                 pass
             await asyncio.sleep(self.chance.uniform(PAUSE_S, 4 * PAUSE_S))
 
@@ -86,8 +87,12 @@ async def _compare(wire: Wire, ledger: Ledger, maildrop: str, chance: random.Ran
     to_read |= set(chance.sample(uidls, min(len(uidls), READ_AGAIN)))
     for number, uidl in enumerate(uidls, 1):
         if uidl in to_read:
-            octets = await wire.retrieve(number)
-            ledger.retrieved(maildrop, uidl, octets, int(sizes[number - 1]))
+            try:
+                octets = await wire.retrieve(number)
+            except NotShown:
+                ledger.not_shown(maildrop, uidl)
+            else:
+                ledger.retrieved(maildrop, uidl, octets, int(sizes[number - 1]))
     ledger.compare(maildrop, uidls)
     surplus = chance.sample(range(len(uidls)), max(0, len(uidls) - KEPT))
     marked = [uidls[index] for index in surplus if await wire.status(f"DELE {index + 1}")]

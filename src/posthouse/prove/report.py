@@ -29,6 +29,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
     recovered_s: list[float] = field(default_factory=list)
+    processor_s: list[float] = field(default_factory=list)
     stories: list[str] = field(default_factory=list)
     """Of each finding: the ledger's entry and the message's journey."""
     interrupted: bool = False
@@ -64,6 +65,7 @@ class Report:
             "recoveries": len(self.recovered_s),
             "recovered_p50_s": percentile(self.recovered_s, 50),
             "recovered_p99_s": percentile(self.recovered_s, 99),
+            "recovered_processor_p50_s": percentile(self.processor_s, 50),
             "findings": [finding.text for finding in self.findings],
             "troubles": self.troubles,
             "folder": self.kept or None,
@@ -95,6 +97,9 @@ class Report:
             "",
             f"From start to the first 220, after a kill: {_recovery(self.recovered_s)}",
         ]
+        if self.processor_s:
+            worked = duration(percentile(self.processor_s, 50) or 0.0)
+            lines.append(f"  of which a processor worked for it: p50 {worked}")
         return lines + self._verdict()
 
     def _verdict(self) -> list[str]:

@@ -66,7 +66,7 @@ class Trial:
         self._families, left_out = possible(self.order.families)
         self.report = Report(self.order.seed, os.cpu_count() or 1, left_out=left_out)
         self.town = Town(self.folder, lambda kind: self.report.faults.update((kind,)))
-        self.ledger = Ledger(HOUSE)
+        self.ledger = Ledger(HOUSE, troubles=self.town.troubles)
         self.inspector = Inspector(self.town, self.ledger)
 
     async def run(self) -> None:
@@ -75,13 +75,13 @@ class Trial:
             await self.town.build()
             await self.town.start_all()
             for number in self._numbers():
-                await self.one_round(plan(self.order.seed, number, self._families))
                 if self.failed or self.stop.is_set():
                     break
+                await self.one_round(plan(self.order.seed, number, self._families))
             if not self.failed:
                 await self.drain()
-        except _TROUBLES as exc:
-            self.town.troubles.append(f"{type(exc).__name__}: {exc}")
+        except* _TROUBLES as problems:
+            self.town.troubles += [f"{type(exc).__name__}: {exc}" for exc in problems.exceptions]
         finally:
             self.report.interrupted = self.stop.is_set()
             await self._settle_report()
@@ -195,7 +195,7 @@ class Trial:
         report.took_s = time.monotonic() - self._began
         report.counts |= self.ledger.counts
         report.findings, report.troubles = self.ledger.findings, self.town.troubles
-        report.recovered_s = self.town.recovered_s
+        report.recovered_s, report.processor_s = self.town.recovered_s, self.town.processor_s
         report.stories = [
             "\n".join((finding.text, finding.entry, *await self.inspector.journey(finding.queue_id)))
             for finding in self.ledger.findings[:SHOWN_FINDINGS]

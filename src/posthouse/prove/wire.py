@@ -17,6 +17,10 @@ class Gone(Exception):
     """The connection ended, broke, or stayed silent; the message says where."""
 
 
+class NotShown(Exception):
+    """An entry that was listed is not shown."""
+
+
 class Unexpected(Exception):
     """An answer that no server may give there."""
 
@@ -93,9 +97,9 @@ class Wire:
         return values
 
     async def retrieve(self, number: int) -> bytes:
-        """A whole message. Raises Gone."""
+        """A whole message. Raises Gone, or NotShown for -ERR."""
         if not await self.status(f"RETR {number}"):
-            raise Gone("RETR was refused")
+            raise NotShown
         octets = await self._until(b"\r\n.\r\n")
         return unstuffed(octets[:-3])
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from typer.testing import CliRunner
 
+from posthouse.cli import program
 from posthouse.prove import faults
 from posthouse.prove.faults import Family, Fault, plan, possible
 
@@ -42,3 +44,9 @@ def test_what_a_system_cannot_do_is_left_out_and_said(monkeypatch: pytest.Monkey
     assert set(left_out) == {Family.WORKER, Family.DISK} == EVERY - chosen
     monkeypatch.setattr("sys.platform", "linux")
     assert possible({Family.KILL, Family.DISK}) == ({Family.KILL, Family.DISK}, {})
+
+
+def test_the_help_names_what_there_is_to_choose_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = CliRunner().invoke(program(("prove",)), ["prove", "--help"]).stdout
+    assert ",".join(Family) in shown

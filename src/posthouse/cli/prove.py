@@ -30,21 +30,28 @@ def register(app: typer.Typer) -> None:
 
 def prove(
     minutes: Annotated[
-        float, typer.Option("--minutes", min=0.1, max=LONGEST_MINUTES, help="How long, with the last check after it.")
+        float,
+        typer.Option(
+            "--minutes", min=0.1, max=LONGEST_MINUTES, help="How long, with the last check after it.", metavar="N"
+        ),
     ] = 5.0,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Repeat the faults of the run that printed it.", metavar="S")
     ] = None,
     faults: Annotated[
-        str, typer.Option("--faults", help="Only these, such as kill,network: see docs/guarantees.md.", metavar="LIST")
+        str,
+        typer.Option("--faults", help="Of kill,worker,network,freeze,restart,reload,disk only these.", metavar="LIST"),
     ] = "",
     rounds: Annotated[
-        int, typer.Option("--rounds", min=0, help="So many rounds, however long they take.", show_default=False)
+        int,
+        typer.Option(
+            "--rounds", min=0, help="So many rounds, however long they take.", show_default=False, metavar="N"
+        ),
     ] = 0,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the folder of the houses.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as a JSON object.")] = False,
 ) -> None:
-    """Break two throw-away houses in many ways, and count what they lost."""
+    """Break two throw-away houses, and count what they lost."""
     import uvloop
 
     from posthouse.prove.run import Order

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -164,6 +165,11 @@ async def test_each_wrong_that_is_planted_is_found(trial: Trial) -> None:
         await trial.look()
         found = {each: trial.ledger.count(each) for each in Wrong if trial.ledger.count(each)}
         assert set(found) == {wrong}, trial.ledger.findings
+        await trial.settle_report()
+        told = "\n".join(trial.report.lines())
+        assert re.search(rf"^  {wrong} +[1-9]", told, re.MULTILINE)
+        assert "FAILED" in told
+        assert "house.test: " in told, "the journey"
         trial.ledger.findings.clear()
         # (The store's own check has something to say about most of them, too.)
         trial.town.troubles.clear()

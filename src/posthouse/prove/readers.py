@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import dataclass
 
 from posthouse.prove.ledger import Ledger
@@ -69,15 +70,16 @@ async def quit_and_note(wire: Wire, ledger: Ledger, maildrop: str, marked: list[
 
 
 async def compare(ledger: Ledger, port: int, maildrop: str, password: str, chance: random.Random) -> None:
-    """Read what nobody has read yet of a maildrop, compare the whole, delete some. Raises Gone, TimeoutError."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            async with connected(port) as wire:
-                if await wire.login(maildrop, password):
-                    await _compare(wire, ledger, maildrop, chance)
-                    return
-            # A session from before still holds the maildrop.
-            await asyncio.sleep(PAUSE_S)
+    """Read what nobody has read yet of a maildrop, compare the whole, delete some. Raises Gone."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        async with connected(port) as wire:
+            if await wire.login(maildrop, password):
+                await _compare(wire, ledger, maildrop, chance)
+                return
+        # A session from before still holds the maildrop.
+        await asyncio.sleep(PAUSE_S)
+    raise Gone(f"{maildrop} could not be opened for {PATIENCE_S:.0f} s")
 
 
 async def _compare(wire: Wire, ledger: Ledger, maildrop: str, chance: random.Random) -> None:

@@ -11,6 +11,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,7 @@ DRAIN_S = 90.0
 LAST_ROUND_S = 8.0
 """With less time left no round begins."""
 SHOWN_FINDINGS = 5
+SHOWN_EVERY_S = 0.5
 _TROUBLES = (Gone, Unexpected, HouseDidNotStart, StorageError, TimeoutError, OSError)
 
 Tell = Callable[[Report, float, str], None]
@@ -61,6 +63,7 @@ class Trial:
     inspector: Inspector = field(init=False)
     _began: float = field(default_factory=time.monotonic)
     _families: frozenset[Family] = frozenset()
+    _now: str = "starting the houses"
 
     def __post_init__(self) -> None:
         self._families, left_out = possible(self.order.families)
@@ -72,6 +75,7 @@ class Trial:
     async def run(self) -> None:
         """All rounds, the last check, the end of the houses. What goes wrong stands in the report."""
         try:
+            self._say(self._now)
             await self.town.build()
             await self.town.start_all()
             for number in self._numbers():
@@ -84,7 +88,7 @@ class Trial:
             self.town.troubles += [f"{type(exc).__name__}: {exc}" for exc in problems.exceptions]
         finally:
             self.report.interrupted = self.stop.is_set()
-            await self._settle_report()
+            await self.settle_report()
             await self.town.stop_all()
 
     @property
@@ -94,7 +98,7 @@ class Trial:
     def _numbers(self) -> Iterator[int]:
         """The rounds' numbers, as long as there is time, or as many as were asked for."""
         for number in itertools.count(1):
-            if number > self.order.rounds if self.order.rounds else not self._has_time():
+            if number > self.order.rounds if self.order.rounds else number > 1 and not self._has_time():
                 return
             yield number
 
@@ -168,12 +172,13 @@ class Trial:
 
     async def _stopped_within(self, seconds: float) -> bool:
         """Wait so long; true at once when the run is to end."""
-        try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                await self.stop.wait()
-        except TimeoutError:
-            return False
-        return True
+        until = time.monotonic() + max(0.0, seconds)
+        while (left_s := until - time.monotonic()) > 0 and not self.stop.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, SHOWN_EVERY_S)):
+                    await self.stop.wait()
+            self._say(self._now)
+        return self.stop.is_set()
 
     async def drain(self) -> None:
         """Let all that waits go to the neighbour, and check for the last time."""
@@ -185,12 +190,14 @@ class Trial:
             await self.inspector.hurry()
             await asyncio.sleep(1)
         self.report.counts["still waiting"] = left
+        if not self.ledger.counts["acknowledged"] and not self.stop.is_set():
+            self.town.troubles.append("nothing was acknowledged, so nothing was proven")
         if left and not self.stop.is_set():
             self.town.troubles.append(f"{left} recipients still wait, though the neighbour answers")
         self.ledger.round += 1
         await self.look()
 
-    async def _settle_report(self) -> None:
+    async def settle_report(self) -> None:
         report = self.report
         report.took_s = time.monotonic() - self._began
         report.counts |= self.ledger.counts
@@ -202,6 +209,7 @@ class Trial:
         ]
 
     def _say(self, text: str) -> None:
+        self._now = text
         order, report = self.order, self.report
         report.counts["acknowledged"] = self.ledger.counts["acknowledged"]
         done = report.rounds / order.rounds if order.rounds else (time.monotonic() - self._began) / (60 * order.minutes)

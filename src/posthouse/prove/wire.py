@@ -31,9 +31,11 @@ class Wire:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._said = b""
 
     async def send(self, octets: bytes) -> None:
         """Raises Gone."""
+        self._said = octets[:4]
         try:
             self._writer.write(octets)
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -51,7 +53,7 @@ class Wire:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 return await self._reader.readuntil(mark)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, RuntimeError) as exc:
-            raise Gone(type(exc).__name__) from exc
+            raise Gone(f"{type(exc).__name__} after {self._said!r}") from exc
 
     # SMTP.
 

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -22,6 +23,7 @@ from posthouse.world import World
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
 LOOK_EVERY_S = 0.02
+PORTS = range(10_240, 32_768)
 
 
 class HouseDidNotStart(Exception):
@@ -168,11 +170,20 @@ class TrialHouse:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now. Fixed ones are needed, since a house keeps its ports over a restart."""
-    sockets = [socket.socket() for _ in range(count)]
+    """Ports that are free now. Fixed ones are needed, since a house keeps its ports over a restart.
+
+    They are below those that systems give to outgoing connections: one of these could take the port of a house that is
+    down, or meet itself there.
+    """
+    sockets: list[socket.socket] = []
     try:
-        for free in sockets:
-            free.bind(("127.0.0.1", 0))
+        while len(sockets) < count:
+            free = socket.socket()
+            sockets.append(free)
+            try:
+                free.bind(("127.0.0.1", secrets.choice(PORTS)))
+            except OSError:
+                sockets.pop().close()
         return [int(free.getsockname()[1]) for free in sockets]
     finally:
         for free in sockets:

@@ -97,7 +97,10 @@ class TrialHouse:
 
     async def start(self) -> None:
         """Start the process and wait until its doors are open."""
-        offset = await self.begin()
+        await self.until_open(await self.begin())
+
+    async def until_open(self, offset: int) -> None:
+        """Wait until the log says so, since `offset` octets. Raises HouseDidNotStart."""
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 while not self._is_open(offset):

@@ -177,7 +177,8 @@ class Town:
 
     async def inject(self, step: Step, chance: random.Random) -> None:
         """Do it, and undo it where it can be undone. Raises HouseDidNotStart."""
-        self.happened(step.fault)
+        if step.fault is not Fault.KILL_WORKER:
+            self.happened(step.fault)
         pause_s = min(step.hold_s, 0.3)
         match step.fault:
             case Fault.KILL_HOUSE:
@@ -190,6 +191,7 @@ class Town:
                 workers = children(self.house)
                 if workers and self._worker_deaths < WORKER_DEATHS:
                     self._worker_deaths += 1
+                    self.happened(step.fault)
                     _signal(chance.choice(workers), signal.SIGKILL)
             case Fault.KILL_PARENT:
                 assert self.house.process is not None

@@ -85,7 +85,7 @@ class Trial:
             if not self.failed:
                 await self.drain()
         except* _TROUBLES as problems:
-            self.town.troubles += [f"{type(exc).__name__}: {exc}" for exc in problems.exceptions]
+            self.town.troubles += _texts(problems)
         finally:
             self.report.interrupted = self.stop.is_set()
             await self.settle_report()
@@ -119,7 +119,7 @@ class Trial:
                     group.create_task(worker)
                 group.create_task(self._break(planned, loaded))
         except* _TROUBLES as problems:
-            self.town.troubles += [f"{type(exc).__name__}: {exc}" for exc in problems.exceptions]
+            self.town.troubles += _texts(problems)
         for proxy in self.town.proxies:
             proxy.set_harm(0.0, planned.seed)
         if self.town.troubles:
@@ -214,6 +214,15 @@ class Trial:
         report.counts["acknowledged"] = self.ledger.counts["acknowledged"]
         done = report.rounds / order.rounds if order.rounds else (time.monotonic() - self._began) / (60 * order.minutes)
         self.tell(report, min(1.0, done), text)
+
+
+def _texts(problems: BaseExceptionGroup[BaseException]) -> Iterator[str]:
+    """What happened, of each problem in a group of groups."""
+    for problem in problems.exceptions:
+        if isinstance(problem, BaseExceptionGroup):
+            yield from _texts(problem)
+        else:
+            yield f"{type(problem).__name__}: {problem}"
 
 
 async def prove(order: Order, tell: Tell) -> Report:

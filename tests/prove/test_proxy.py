@@ -170,3 +170,15 @@ async def test_the_same_seed_harms_the_same_connections() -> None:
 
     assert harms("a") == harms("a") != harms("b")
     assert {harm for harm, _ in harms("a") + harms("b") + harms("c")} == {None, *Harm}
+
+
+async def test_what_is_reset_already_can_be_reset_again(street: Street) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", street.port)
+    writer.write(b"END\r\n")
+    assert await reader.readline() == b"OK 1\r\n"
+    for _ in range(2):
+        street.link.writers.append(writer)
+        street.link.reset()
+        await street.server.ended.wait()
+        await asyncio.sleep(0)
+    writer.close()

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-import socket
-import struct
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from posthouse.prove.wire import reset
 
 PIECE_OCTETS = 64 * 1024
 DRIBBLED_OCTETS = 400
 """So many octets of a connection dribble; then it is quick again."""
-_RESET = struct.pack("ii", 1, 0)
 _TAIL_OCTETS = 64
 
 
@@ -63,11 +61,7 @@ class Link:
         """Both sides find the connection broken."""
         self.done = True
         for writer in self.writers:
-            opened = writer.get_extra_info("socket")
-            if opened is not None:
-                with suppress(OSError):
-                    opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            writer.transport.abort()
+            reset(writer)
 
     def cut(self) -> None:
         """Both sides read the end of the stream, after what was on its way."""

@@ -107,15 +107,17 @@ class Wire:
 
     def drop(self) -> None:
         """Vanish: the other side reads a reset."""
-        opened = self._writer.get_extra_info("socket")
-        if opened is not None:
-            with suppress(OSError):
-                opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._writer.transport.abort()
+        reset(self._writer)
 
-    def close(self) -> None:
-        """Say no more; what was written still leaves."""
-        self._writer.close()
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Break a connection: the other side reads a reset, not an end. One that is closed already stays so."""
+    opened = writer.get_extra_info("socket")
+    if opened is not None:
+        # (ValueError is what uvloop says of a socket that is closed.)
+        with suppress(OSError, ValueError):
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    writer.transport.abort()
 
 
 @asynccontextmanager

@@ -221,8 +221,6 @@ class Ledger:
                 is_refused = maildrop in letter.turned_away or letter.refused > 0 or not letter.offered
                 wrong = Wrong.REFUSED if is_refused else Wrong.CORRUPTED
                 self._accuse(wrong, maildrop, entry, f"is here, and was taken for {sorted(letter.offered)} only")
-            elif not letter.acknowledged and not letter.unanswered:
-                self._accuse(Wrong.REFUSED, maildrop, entry, "is here, and was refused each time")
             elif maildrop.endswith(f"@{self.house}"):
                 self._judge_unanswered(maildrop, entry, letter)
         self._to_judge.clear()

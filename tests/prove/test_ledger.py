@@ -184,6 +184,18 @@ def test_what_was_refused_is_nowhere(story: Story) -> None:
     assert story.wrong() == {Wrong.REFUSED: 1}
 
 
+def test_what_every_house_refuses_is_not_taken_and_not_stored(story: Story) -> None:
+    serial = story.ledger.next_serial()
+    story.contents[serial] = letters.write_malformed(serial)
+    story.ledger.write(serial, story.contents[serial], is_welcome=False)
+    story.ledger.leave_unanswered(serial, (ADA,))
+    assert story.wrong() == {}
+    story.seen(ADA, serial, IDS[0])
+    assert story.wrong() == {Wrong.REFUSED: 1}
+    story.ledger.acknowledge(serial, IDS[1], (BOB,), 1.0)
+    assert story.wrong() == {Wrong.REFUSED: 2}
+
+
 def test_what_never_ended_is_nowhere(story: Story) -> None:
     story.seen(ADA, story.write(), IDS[0])
     assert story.wrong() == {Wrong.REFUSED: 1}

@@ -45,6 +45,8 @@ class Letter:
     digest: bytes
     written_in: int
     """The round."""
+    is_welcome: bool = True
+    """False: too large or malformed, and refused by every house."""
     offered: frozenset[str] = frozenset()
     """Recipients that were not refused, in submissions whose content ended."""
     turned_away: frozenset[str] = frozenset()
@@ -104,9 +106,9 @@ class Ledger:
         self._serial += 1
         return self._serial
 
-    def write(self, serial: int, content: bytes) -> None:
+    def write(self, serial: int, content: bytes, *, is_welcome: bool = True) -> None:
         """Note a content before anything of it is sent."""
-        self.letters[serial] = Letter(serial, digest_of(content), self.round)
+        self.letters[serial] = Letter(serial, digest_of(content), self.round, is_welcome)
 
     def acknowledge(self, serial: int, queue_id: str, recipients: Collection[str], now: float) -> None:
         """`250` was read: from now on each recipient's copy is owed."""
@@ -114,6 +116,8 @@ class Ledger:
         letter.acknowledged[queue_id] = now
         letter.offered |= frozenset(recipients)
         self.counts["acknowledged"] += 1
+        if not letter.is_welcome:
+            self._find(Wrong.REFUSED, f"{queue_id}: was taken, and had to be refused", queue_id, repr(letter))
         for recipient in recipients:
             if recipient.endswith(f"@{self.house}"):
                 self._place(recipient, queue_id, serial, queue_id)
@@ -217,7 +221,9 @@ class Ledger:
         for maildrop, queue_id in self._to_judge:
             entry = self.entries[maildrop][self._uidls[maildrop, queue_id]]
             letter = self.letters[entry.serial]
-            if maildrop not in letter.offered:
+            if not letter.is_welcome:
+                self._accuse(Wrong.REFUSED, maildrop, entry, "is here, and had to be refused")
+            elif maildrop not in letter.offered:
                 is_refused = maildrop in letter.turned_away or letter.refused > 0 or not letter.offered
                 wrong = Wrong.REFUSED if is_refused else Wrong.CORRUPTED
                 self._accuse(wrong, maildrop, entry, f"is here, and was taken for {sorted(letter.offered)} only")

@@ -29,7 +29,6 @@ class _Letter:
     serial: int
     content: bytes
     recipients: tuple[str, ...]
-    is_smtp: bool = True
     declared: bool = True
     """Whether its size is told in MAIL."""
 
@@ -77,6 +76,7 @@ class Sender:
         dice = chance.random()
         recipients = self._recipients()
         content, declared = letters.write(serial, chance), chance.random() < 0.7
+        is_welcome = dice >= 0.03
         if dice < 0.01:
             content, declared = letters.write_too_large(serial, LIMIT_OCTETS), chance.random() < 0.5
         elif dice < 0.03:
@@ -85,7 +85,7 @@ class Sender:
             recipients = (STRANGER,)
         elif dice < 0.12:
             recipients = (*recipients, STRANGER)
-        self.ledger.write(serial, content)
+        self.ledger.write(serial, content, is_welcome=is_welcome)
         return _Letter(serial, content, recipients, declared=declared)
 
     def _recipients(self) -> tuple[str, ...]:
@@ -155,7 +155,10 @@ class Sender:
         """Who was taken; the others are noted."""
         pairs = list(zip(letter.recipients, replies, strict=True))
         self.ledger.turn_away(letter.serial, [who for who, reply in pairs if not reply.startswith(b"25")])
-        return [who for who, reply in pairs if reply.startswith(b"25")]
+        accepted = [who for who, reply in pairs if reply.startswith(b"25")]
+        if STRANGER in accepted:
+            raise Unexpected("a recipient who is not here was taken")
+        return accepted
 
     async def _give_up(self, wire: Wire, letter: _Letter) -> None:
         self.ledger.refuse(letter.serial)

@@ -127,7 +127,7 @@ def test_help_fits_80_columns_and_cuts_nothing(command: Command, monkeypatch: py
         assert shown.startswith("Usage: posthouse ")
         assert "..." not in shown.replace("]...", ""), shown
         assert max(map(len, shown.splitlines())) <= 80
-    for group in (("init",), ("journey",), ("check",), ("dns",)):
+    for group in (("init",), ("journey",), ("check",), ("dns",), ("prove",)):
         shown = command.run(*group, "--help").out
         assert "..." not in shown.replace("]...", ""), shown
         assert max(map(len, shown.splitlines())) <= 80

@@ -24,6 +24,7 @@ MODULES = {
     "store": ("backup", "restore"),
     "upgrade": ("upgrade", "migrate", "rollback"),
     "tour": ("demo",),
+    "prove": ("prove",),
     "accounts": ("domain", "account", "alias"),
     "identities": ("identity",),
     "queue": ("queue",),

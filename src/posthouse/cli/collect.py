@@ -50,9 +50,9 @@ def collect(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Collect mail from your accounts at other houses, as often as each account says, until Ctrl-C; or once.
+    """Collect mail from your accounts at other houses.
 
-    A house that runs (posthouse serve) does it by itself.
+    As often as each account says, until Ctrl-C; or once. A house that runs (posthouse serve) does it by itself.
     """
     wanted = {address_argument(text).key for text in addresses or ()}
     if show:

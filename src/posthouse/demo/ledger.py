@@ -9,10 +9,10 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from posthouse.demo.houses import DemoHouse
 from posthouse.demo.people import NotTaken, deliver, open_maildrop, write_letter
 from posthouse.net.connect import TcpConnector
 from posthouse.net.smtp_connection import ConnectionBroke, ConnectionFailed, SmtpConnection
+from posthouse.trial.house import TrialHouse
 
 SENDERS = 4
 ACKNOWLEDGED_BEFORE_KILL = 200
@@ -40,7 +40,7 @@ class Ledger:
         return sum(1 for count in self.found.values() if count > 1)
 
 
-async def send_and_kill(house: DemoHouse, recipient: str) -> Ledger:
+async def send_and_kill(house: TrialHouse, recipient: str) -> Ledger:
     """Let senders hand in letters until enough are acknowledged, then kill the house under them."""
     ledger = Ledger()
     enough = asyncio.Event()
@@ -52,7 +52,7 @@ async def send_and_kill(house: DemoHouse, recipient: str) -> Ledger:
     return ledger
 
 
-async def count_afterwards(house: DemoHouse, login: str, password: str, ledger: Ledger) -> None:
+async def count_afterwards(house: TrialHouse, login: str, password: str, ledger: Ledger) -> None:
     """What is in the maildrop: by the queue id, which is the UIDL."""
     connection = await open_maildrop(login, password, house.pop3)
     ledger.found.update((await connection.uidls()).values())
@@ -60,7 +60,7 @@ async def count_afterwards(house: DemoHouse, login: str, password: str, ledger: 
 
 
 async def _send_until_it_dies(
-    house: DemoHouse, recipient: str, number: int, ledger: Ledger, enough: asyncio.Event
+    house: TrialHouse, recipient: str, number: int, ledger: Ledger, enough: asyncio.Event
 ) -> None:
     try:
         stream = await TcpConnector().connect("127.0.0.1", house.smtp)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from posthouse.config import load
-from posthouse.demo.houses import DemoHouse, HouseDidNotStart, make_pair
+from posthouse.demo.houses import build, make_pair
 from posthouse.demo.ledger import count_afterwards, send_and_kill
 from posthouse.demo.people import NotTaken, hand_over, open_maildrop, read_message, write_letter
 from posthouse.demo.stage import Stage
@@ -22,6 +22,7 @@ from posthouse.mail.journey import Attempted
 from posthouse.net.pop3_connection import Pop3Failed
 from posthouse.net.smtp_connection import ConnectionBroke, ConnectionFailed
 from posthouse.storage.errors import StorageError
+from posthouse.trial.house import HouseDidNotStart, TrialHouse
 from posthouse.world import World
 
 WAIT_S = 20.0
@@ -40,7 +41,7 @@ STEP_FAILURES = (
 class Tour:
     """Runs the steps in order; each tells whether it went as it should."""
 
-    def __init__(self, stage: Stage, north: DemoHouse, south: DemoHouse) -> None:
+    def __init__(self, stage: Stage, north: TrialHouse, south: TrialHouse) -> None:
         self.stage = stage
         self.north = north
         self.south = south
@@ -163,14 +164,14 @@ class Tour:
         await cy.quit()
         return uidls[1]
 
-    async def _count(self, person: str, house: DemoHouse | None = None) -> int:
+    async def _count(self, person: str, house: TrialHouse | None = None) -> int:
         home = house or self.south
         connection = await open_maildrop(f"{person}@{home.name}", home.passwords[person], home.pop3)
         sizes = await connection.sizes()
         await connection.quit()
         return len(sizes)
 
-    async def _wait_for_mail(self, person: str, count: int, house: DemoHouse | None = None) -> None:
+    async def _wait_for_mail(self, person: str, count: int, house: TrialHouse | None = None) -> None:
         async with asyncio.timeout(WAIT_S):
             while await self._count(person, house) < count:
                 await asyncio.sleep(0.05)
@@ -255,10 +256,10 @@ async def run_demo(*, once: bool) -> int:
     return 1 if stage.failed else 0
 
 
-async def _perform(stage: Stage, north: DemoHouse, south: DemoHouse, *, once: bool, stop: asyncio.Event) -> None:
+async def _perform(stage: Stage, north: TrialHouse, south: TrialHouse, *, once: bool, stop: asyncio.Event) -> None:
     stage.title("Two mail houses on this computer: North, where Ada lives, and South, where Bob and Cy live.")
-    await north.build(south, ("ada",))
-    await south.build(north, ("bob", "cy"))
+    await build(north, south, ("ada",))
+    await build(south, north, ("bob", "cy"))
     async with asyncio.TaskGroup() as group:
         group.create_task(north.start())
         group.create_task(south.start())
@@ -277,7 +278,7 @@ async def _perform(stage: Stage, north: DemoHouse, south: DemoHouse, *, once: bo
     await stop.wait()
 
 
-def _invite(stage: Stage, south: DemoHouse) -> None:
+def _invite(stage: Stage, south: TrialHouse) -> None:
     stage.plain()
     stage.plain("Both houses stay up. Send and read with your own programs, for example from another terminal:")
     for line in invitation(south):
@@ -285,7 +286,7 @@ def _invite(stage: Stage, south: DemoHouse) -> None:
     stage.plain("Ctrl-C ends both and leaves nothing behind.")
 
 
-def invitation(south: DemoHouse) -> tuple[str, ...]:
+def invitation(south: TrialHouse) -> tuple[str, ...]:
     """Commands that work as they stand. Cy's maildrop holds one message, so the next is her second."""
     program = "posthouse" if shutil.which("posthouse") else f"{sys.executable} -m posthouse.cli"
     return (

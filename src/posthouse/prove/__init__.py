@@ -1,0 +1,1 @@
+"""`posthouse prove`: houses that are loaded, broken, started again and counted, so that anybody can check."""

@@ -1,0 +1,1 @@
+"""`posthouse prove`, and what it finds when a house is tampered with."""

@@ -63,6 +63,7 @@ async def test_a_header_without_end_is_kept(home: Home) -> None:
     assert await home.contents() == [b"x: y\r\n" * 100_000]
 
 
+@pytest.mark.conformance("C267", "C269")
 @pytest.mark.parametrize("pipelining", [False, True])
 async def test_a_broken_connection_costs_nothing_and_doubles_nothing(home: Home, pipelining: bool) -> None:
     home.maildrop.pipelining = pipelining
@@ -80,6 +81,7 @@ async def test_a_broken_connection_costs_nothing_and_doubles_nothing(home: Home,
     assert home.maildrop.messages == []
 
 
+@pytest.mark.conformance("C267")
 async def test_an_end_that_was_not_heard_deletes_nothing_here(home: Home) -> None:
     wanted = fill(home, 3)
     await home.keep(Policy(Keeping.DELETE))
@@ -91,6 +93,7 @@ async def test_an_end_that_was_not_heard_deletes_nothing_here(home: Home) -> Non
     assert await home.contents() == wanted
 
 
+@pytest.mark.conformance("C267")
 async def test_nothing_is_deleted_there_that_could_not_be_committed_here(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +119,7 @@ async def test_nothing_is_deleted_there_that_could_not_be_committed_here(
     assert home.maildrop.messages == []
 
 
+@pytest.mark.conformance("C267")
 async def test_a_crash_between_commit_and_deletion_makes_no_second_copy(home: Home) -> None:
     wanted = fill(home, 5)
     home.maildrop.cut_at_quit = True
@@ -205,6 +209,7 @@ async def test_one_renamed_message_is_recognised_by_its_size_and_header(home: Ho
     assert (report.recognised, report.collected, report.failure) == (1, 1, "")
 
 
+@pytest.mark.conformance("C268")
 async def test_without_uidl_messages_are_known_by_their_headers(home: Home) -> None:
     wanted = fill(home, 5)
     home.maildrop.has_uidl = False
@@ -215,6 +220,7 @@ async def test_without_uidl_messages_are_known_by_their_headers(home: Home) -> N
     assert await home.contents() == wanted
 
 
+@pytest.mark.conformance("C268")
 async def test_without_uidl_and_top_nothing_is_fetched(home: Home) -> None:
     fill(home, 5)
     home.maildrop.has_uidl = home.maildrop.has_top = False
@@ -223,6 +229,7 @@ async def test_without_uidl_and_top_nothing_is_fetched(home: Home) -> None:
     assert not home.maildrop.fetched()
 
 
+@pytest.mark.conformance("C268")
 async def test_a_uidl_that_repeats_names_each_of_its_messages(home: Home) -> None:
     home.maildrop.messages = [("same", message(1)), ("same", message(2)), ("same", message(1)), ("own", message(3))]
     assert (await home.collect()).collected == 3
@@ -241,6 +248,7 @@ async def test_what_the_server_does_not_give_is_told_and_tried_again(home: Home)
     assert (await home.collect()).collected == 1
 
 
+@pytest.mark.conformance("C269")
 async def test_a_message_that_is_too_large_ends_the_session(home: Home) -> None:
     home.maildrop.messages = [("one", message(1)), ("large", message(2, "x" * 100_000))]
     home.largest_octets = 50_000
@@ -273,3 +281,19 @@ async def test_only_a_wrong_password_asks_for_another(home: Home, said: str, ref
     await home.collect()
     state = (await home.source()).state
     assert (state.failures, state.failure, state.refused, state.collected_at) == (0, "", False, home.clock.time)
+
+
+@pytest.mark.conformance("C269")
+@pytest.mark.parametrize("lie", [-50, 7, 10**12])
+async def test_a_size_that_lies_changes_nothing(home: Home, lie: int) -> None:
+    wanted = fill(home, 5)
+    home.maildrop.lie_octets = lie
+    assert (await home.collect()).collected == 5
+    assert await home.contents() == wanted
+
+
+@pytest.mark.conformance("C268")
+async def test_a_long_uidl_is_a_name_like_others(home: Home) -> None:
+    home.maildrop.messages = [("x" * 200, message(1)), ("x" * 200 + "y", message(2))]
+    assert (await home.collect()).collected == 2
+    assert (await home.collect()).collected == 0

@@ -94,6 +94,7 @@ def test_a_subject_is_read_as_it_was_typed(subject: str) -> None:
 @example("Ada (of London)")
 @example("Ada\\")
 @example("A" * 300)
+@pytest.mark.conformance("C111", "C112")
 def test_a_name_stays_a_name(name: str) -> None:
     field = parsed(letter(author=Mailbox(ADA.address, name)))["From"]
     (found,) = field.addresses
@@ -133,6 +134,7 @@ def test_a_file_arrives_under_its_name(name: str, data: bytes) -> None:
 
 @given(typed, typed, typed, typed)
 @example(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+@pytest.mark.conformance("C274", "C111")
 def test_nothing_typed_becomes_a_field_or_a_long_line(subject: str, name: str, text: str, file: str) -> None:
     wanted = letter(
         author=Mailbox(ADA.address, name), subject=subject, text=text, attachments=(Attachment(file, b"x" * 100),)
@@ -147,6 +149,7 @@ def test_nothing_typed_becomes_a_field_or_a_long_line(subject: str, name: str, t
 
 
 @given(typed)
+@pytest.mark.conformance("C112")
 def test_encoded_text_keeps_to_the_lines_of_a_field(text: str) -> None:
     for line in encoded(text, "Subject").split("\r\n "):
         assert len(line) <= 76
@@ -174,6 +177,7 @@ def test_many_recipients_are_folded() -> None:
     ]
 
 
+@pytest.mark.conformance("C110")
 def test_an_answer_names_its_conversation() -> None:
     wanted = letter(in_reply_to="<b@x.test>", references=references_of(["<a@x.test>", "<b@x.test>"]))
     assert parsed(wanted)["In-Reply-To"] == "<b@x.test>"

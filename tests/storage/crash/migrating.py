@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import apsw
+from tests.storage.crash.recording import Recorder
 
 from posthouse.storage.filesystem import RealFileSystem
 from posthouse.storage.sqlite.connection import DATABASE
 from posthouse.storage.sqlite.migrate import Migrations, migrations
 from posthouse.storage.sqlite.schema import open_database
+from posthouse.storage.upkeep import Migrated
 
+SEED = 20_261_123
 NOW = 1_700_000_000.0
 # A migration that rewrites what is there, as later ones will.
 REBUILDS: Migrations = (
@@ -62,6 +65,23 @@ def examined(path: Path) -> tuple[int, int]:
         assert connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
         schema = connection.pragma("user_version")
         assert isinstance(schema, int)
-        return schema, connection.execute("SELECT count(*) FROM entries").fetchall()[0][0]
+        ((count,),) = connection.execute("SELECT count(*) FROM entries").fetchall()
+        assert isinstance(count, int)
+        return schema, count
     finally:
         connection.close()
+
+
+def bring_up(recorder: Recorder) -> list[Migrated]:
+    told: list[Migrated] = []
+    connection = open_database(
+        recorder.folder / DATABASE,
+        vfs=recorder.vfs_name,
+        create=False,
+        file_system=recorder.file_system,
+        now=NOW,
+        on_migrated=told.append,
+        known=REBUILDS,
+    )
+    connection.close(True)
+    return told

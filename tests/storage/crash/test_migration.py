@@ -9,32 +9,12 @@ import apsw
 import pytest
 from tests.storage.crash.disk import PowerCut, power_cuts, states, write_out
 from tests.storage.crash.house import recording
-from tests.storage.crash.migrating import NOW, REBUILDS, SCHEMA, complaint
+from tests.storage.crash.migrating import SCHEMA, SEED, bring_up, complaint
 from tests.storage.crash.recording import Fault, Recorder, Trouble
 from tests.storage.crash.recovery import scratch_folder
 from tests.storage.sqlite.old import make_old
 
 from posthouse.storage.errors import StorageError
-from posthouse.storage.sqlite.connection import DATABASE
-from posthouse.storage.sqlite.schema import open_database
-from posthouse.storage.upkeep import Migrated
-
-SEED = 20_261_123
-
-
-def bring_up(recorder: Recorder) -> list[Migrated]:
-    told: list[Migrated] = []
-    connection = open_database(
-        recorder.folder / DATABASE,
-        vfs=recorder.vfs_name,
-        create=False,
-        file_system=recorder.file_system,
-        now=NOW,
-        on_migrated=told.append,
-        known=REBUILDS,
-    )
-    connection.close(True)
-    return told
 
 
 def complaints(recorder: Recorder, cuts: list[PowerCut], promised_at: int | None) -> list[str]:

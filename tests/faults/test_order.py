@@ -62,8 +62,9 @@ def test_nothing_is_answered_before_it_is_on_disk(tmp_path: Path, strace: Progra
         with Attached(strace.path, house.pid, log, [*ARGUMENTS, TRACED]):
             work(house)
             house.stop()
-    disk, made, wrong = Disk(), {}, []
-    content_files, stored_said, deleted_said = set(), 0, 0
+    disk, wrong, stored_said, deleted_said = Disk(), list[str](), 0, 0
+    made: dict[int, str] = {}
+    content_files: set[str] = set()
     wrote_log = False
     for event in events(log, folder):
         match event:

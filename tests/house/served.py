@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -121,9 +122,13 @@ class ServedHouse:
             os.close(worker)
         self._wait()
 
-    def wait(self) -> int:
-        """Wait for an end that something else brings about: the status, or minus the signal's number."""
-        return self._wait()
+    def has_ended(self) -> bool:
+        """Whether something else ended it; `kill` is called nevertheless."""
+        end = os.pidfd_open(self.pid)
+        try:
+            return bool(select.select([end], [], [], 0)[0])
+        finally:
+            os.close(end)
 
     def kill_parent(self) -> None:
         """SIGKILL for the process that was started; returns when its workers have ended by themselves."""

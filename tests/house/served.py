@@ -43,7 +43,7 @@ class ServedHouse:
         `zygote`: whose fork each start is, instead of a Python of its own.
         """
         self.folder = folder
-        self._zygote = zygote
+        self.zygote = zygote
         self.under: tuple[str, ...] = ()
         """The program and its arguments that the house is started by."""
         self.said = ""
@@ -73,9 +73,9 @@ class ServedHouse:
     def start(self) -> None:
         """Returns when every door is open."""
         serve = ("serve", "--config", str(self.folder / "posthouse.toml"))
-        if self._zygote is not None:
+        if self.zygote is not None:
             assert not self.under
-            self._process = self._zygote.start(serve)
+            self._process = self.zygote.start(serve)
         else:
             command = [*self.under, sys.executable, "-m", "posthouse.cli", *serve]
             self._process = subprocess.Popen(

@@ -18,6 +18,7 @@ FUNCTION_LINES = 60
 OWN_FOLDERS = {
     "crash",
     "conformance",
+    "faults",
     "documents",
     "house",
     "mutants",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import IO
 
 from posthouse.config import load
 from posthouse.world import World
+from tests.house.zygote import Forked, Zygote
 from tests.running_house import DOORS, furnish
 
 SRC = Path(__file__).parents[2] / "src"
@@ -34,16 +36,21 @@ class ServedHouse:
         workers: int = 1,
         hostname: str = "mx.here.test",
         fixed_ports: Mapping[str, int] | None = None,
+        zygote: Zygote | None = None,
     ) -> None:
-        """`fixed_ports`: of doors that others must find again after a restart; the rest get any port each time."""
+        """`fixed_ports`: of doors that others must find again after a restart; the rest get any port each time.
+
+        `zygote`: whose fork each start is, instead of a Python of its own.
+        """
         self.folder = folder
+        self.zygote = zygote
         self.under: tuple[str, ...] = ()
         """The program and its arguments that the house is started by."""
         self.said = ""
         """What the house that ended last had written after it was open."""
         self._doors = doors
         self.ports: dict[str, int] = {}
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | Forked | None = None
         # No test asks the machine's name servers, and some send a lot.
         reception = "[reception]\nrefuse_null_mx_senders = false\nrecipients_per_hour = 0"
         more = more.replace("[reception]", reception) if "[reception]" in more else f"{reception}\n{more}"
@@ -65,18 +72,15 @@ class ServedHouse:
 
     def start(self) -> None:
         """Returns when every door is open."""
-        command = [
-            *self.under,
-            sys.executable,
-            "-m",
-            "posthouse.cli",
-            "serve",
-            "--config",
-            str(self.folder / "posthouse.toml"),
-        ]
-        self._process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SRC)}, text=True
-        )
+        serve = ("serve", "--config", str(self.folder / "posthouse.toml"))
+        if self.zygote is not None:
+            assert not self.under
+            self._process = self.zygote.start(serve)
+        else:
+            command = [*self.under, sys.executable, "-m", "posthouse.cli", *serve]
+            self._process = subprocess.Popen(
+                command, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SRC)}, text=True
+            )
         assert self._process.stderr is not None
         said: list[str] = []
         for line in self._process.stderr:
@@ -96,6 +100,12 @@ class ServedHouse:
     def _listen(self, log: IO[str]) -> None:
         self.said = log.read()
 
+    @property
+    def pid(self) -> int:
+        """Of the process that was started."""
+        assert self._process is not None
+        return self._process.pid
+
     def workers(self) -> list[int]:
         """Process ids of the worker processes; none where the house is one process."""
         assert self._process is not None
@@ -111,6 +121,14 @@ class ServedHouse:
                 signal.pidfd_send_signal(worker, signal.SIGKILL)
             os.close(worker)
         self._wait()
+
+    def has_ended(self) -> bool:
+        """Whether something else ended it; `kill` is called nevertheless."""
+        end = os.pidfd_open(self.pid)
+        try:
+            return bool(select.select([end], [], [], 0)[0])
+        finally:
+            os.close(end)
 
     def kill_parent(self) -> None:
         """SIGKILL for the process that was started; returns when its workers have ended by themselves."""

@@ -19,6 +19,7 @@ import pytest
 
 from tests.house.served import ServedHouse
 from tests.house.wire import Wire, stored
+from tests.house.zygote import Zygote
 
 KILLS = 50
 ROUNDS_OF_WORKERS = 12
@@ -59,11 +60,11 @@ class Broken(Exception):
 
 @pytest.mark.conformance("C58", "C247", "C248", "C251")
 @pytest.mark.long
-def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path, seed: int) -> None:
+def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path, seed: int, zygote: Zygote) -> None:
     ledger = Ledger()
     chance = random.Random(seed)
     print(f"seed {seed}")
-    with ServedHouse(tmp_path, PEOPLE) as house:
+    with ServedHouse(tmp_path, PEOPLE, zygote=zygote) as house:
         for number in range(KILLS):
             house.start()
             after_s = chance.uniform(*LOAD_S)
@@ -80,12 +81,12 @@ def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path, seed: int) -> N
 
 @pytest.mark.conformance("C58", "C247", "C248", "C251")
 @pytest.mark.long
-def test_nothing_is_lost_or_doubled_when_workers_die(tmp_path: Path, seed: int) -> None:
+def test_nothing_is_lost_or_doubled_when_workers_die(tmp_path: Path, seed: int, zygote: Zygote) -> None:
     """Each time a worker dies under load, often two; then all of them at once, or only their parent."""
     ledger = Ledger()
     chance = random.Random(seed)
     print(f"seed {seed}")
-    with ServedHouse(tmp_path, PEOPLE, workers=2) as house:
+    with ServedHouse(tmp_path, PEOPLE, workers=2, zygote=zygote) as house:
         for number in range(ROUNDS_OF_WORKERS):
             house.start()
             with _loaded(house, ledger, chance.randrange(2**32)) as dying:

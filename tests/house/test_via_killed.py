@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import socketserver
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.house.served import SRC, ServedHouse
+from tests.house.served import ServedHouse
 from tests.house.wire import Wire
+from tests.house.zygote import Zygote
 from tests.running_house import PASSWORD
 
 pytestmark = pytest.mark.long
 
 ADA, OWN, CY, NOBODY = "ada@here.test", "ada@provider.test", "cy@far.test", "nobody@far.test"
 PATIENCE_S = 60.0
-ASKS = 50
 
 
 class Provider(socketserver.ThreadingTCPServer):
@@ -97,27 +96,32 @@ def provider() -> Iterator[Provider]:
             thread.join()
 
 
-def command(house: ServedHouse, *arguments: str) -> str:
-    """What the command line says; it must succeed."""
-    line = [sys.executable, "-m", "posthouse.cli", *arguments, "--config", str(house.folder / "posthouse.toml")]
-    ran = subprocess.run(line, env={**os.environ, "PYTHONPATH": str(SRC)}, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who runs commands beside the house."""
 
+    house: ServedHouse
+    zygote: Zygote
 
-def waiting(house: ServedHouse) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = json.loads(command(house, "queue", "list", "--json"))
-    return rows
+    def command(self, *arguments: str) -> str:
+        """What the command line says; it must succeed."""
+        status, stdout, stderr = self.zygote.run(*arguments, "--config", str(self.house.folder / "posthouse.toml"))
+        assert status == 0, stderr
+        return stdout
 
+    def waiting(self) -> list[dict[str, object]]:
+        rows: list[dict[str, object]] = json.loads(self.command("queue", "list", "--json"))
+        return rows
 
-def ask_until(house: ServedHouse, right: Callable[[list[dict[str, object]]], bool]) -> list[dict[str, object]]:
-    """Each question starts a program, so nothing else is waited for."""
-    rows: list[dict[str, object]] = []
-    for _ in range(ASKS):
-        rows = waiting(house)
-        if right(rows):
-            return rows
-    raise AssertionError(rows)
+    def ask_until(self, right: Callable[[list[dict[str, object]]], bool]) -> list[dict[str, object]]:
+        """Each question starts a program, so nothing else is waited for."""
+        rows: list[dict[str, object]] = []
+        ends = time.monotonic() + PATIENCE_S
+        while time.monotonic() < ends:
+            rows = self.waiting()
+            if right(rows):
+                return rows
+        raise AssertionError(rows)
 
 
 def submit(house: ServedHouse, *recipients: str) -> str:
@@ -127,14 +131,15 @@ def submit(house: ServedHouse, *recipients: str) -> str:
         return wire.deliver(b"From: ada@provider.test\r\n\r\nhi\r\n", *recipients, sender=OWN)
 
 
-def test_what_may_have_left_is_sent_again_only_by_its_owner(tmp_path: Path) -> None:
+def test_what_may_have_left_is_sent_again_only_by_its_owner(tmp_path: Path, zygote: Zygote) -> None:
     with provider() as server:
         via = f"127.0.0.1:{server.server_address[1]}"
         (tmp_path / "password").write_text("geheim")
         (tmp_path / "password").chmod(0o600)
         login = f'[forwarding.login."{via}"]\nuser = "{OWN}"\npassword_file = "password"\ntls = "never"\n'
-        with ServedHouse(tmp_path, (ADA,), f'[forwarding]\nretry = ["200ms"]\n{login}') as house:
-            command(house, "identity", "add", OWN, "--account", ADA, "--via", via)
+        with ServedHouse(tmp_path, (ADA,), f'[forwarding]\nretry = ["200ms"]\n{login}', zygote=zygote) as house:
+            owner = Owner(house, zygote)
+            owner.command("identity", "add", OWN, "--account", ADA, "--via", via)
             house.start()
             queue_id = submit(house, CY, NOBODY)
             assert server.came.acquire(timeout=PATIENCE_S), "the content did not come"
@@ -142,17 +147,17 @@ def test_what_may_have_left_is_sent_again_only_by_its_owner(tmp_path: Path) -> N
 
             house.start()
             # Whom the provider refused is asked again, and fails; whom it may have taken is held.
-            (row,) = ask_until(house, lambda rows: len(rows) == 1)
+            (row,) = owner.ask_until(lambda rows: len(rows) == 1)
             assert (row["forward_path"], row["held"], row["may_have_arrived"]) == (CY, True, True)
-            shown = command(house, "queue", "show", queue_id)
+            shown = owner.command("queue", "show", queue_id)
             assert "may have arrived" in shown
             assert f"posthouse queue remove {queue_id}" in shown
             assert server.contents == 1, "nothing was sent without being asked for"
 
             server.answers = True
-            command(house, "queue", "release", queue_id)
+            owner.command("queue", "release", queue_id)
             assert server.came.acquire(timeout=PATIENCE_S), "the content did not come"
-            ask_until(house, lambda rows: not rows)
+            owner.ask_until(lambda rows: not rows)
             assert server.taken == [[CY]]
 
             server.answers = False
@@ -160,8 +165,8 @@ def test_what_may_have_left_is_sent_again_only_by_its_owner(tmp_path: Path) -> N
             assert server.came.acquire(timeout=PATIENCE_S), "the content did not come"
             house.kill()
             house.start()
-            ask_until(house, lambda rows: [row["may_have_arrived"] for row in rows] == [True])
-            command(house, "queue", "remove", queue_id)
-            assert waiting(house) == []
+            owner.ask_until(lambda rows: [row["may_have_arrived"] for row in rows] == [True])
+            owner.command("queue", "remove", queue_id)
+            assert owner.waiting() == []
             assert (server.contents, server.taken) == (3, [[CY]])
             house.stop()

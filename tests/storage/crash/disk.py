@@ -124,7 +124,8 @@ class Image:
 class PowerCut:
     """One state that a power cut may leave after `position` operations.
 
-    Changes in `dropped` are not there; of the write `torn`, only the first `torn_octets` are.
+    Changes in `dropped` are not there; of the write `torn`, only the first `torn_octets` are; of the writes in
+    `zeroed`, the length of the file is there and zeros where its octets should be.
     """
 
     position: int
@@ -132,6 +133,7 @@ class PowerCut:
     dropped: frozenset[int]
     torn: int | None = None
     torn_octets: int = 0
+    zeroed: frozenset[int] = frozenset()
 
     def __str__(self) -> str:
         return f"power cut after operation {self.position}, {self.variant}"
@@ -192,6 +194,9 @@ class Disk:
             if change.number == cut.torn:
                 assert isinstance(operation, Wrote)
                 operation = Wrote(inode, operation.offset, operation.octets[: cut.torn_octets])
+            if change.number in cut.zeroed:
+                assert isinstance(operation, Wrote)
+                operation = Wrote(inode, operation.offset, bytes(len(operation.octets)))
             apply(octets, operation)
         return bytes(octets)
 
@@ -295,6 +300,29 @@ def variants(position: int, uncertain: list[Change], shuffles: int, chance: rand
     for shuffle in range(shuffles if len(uncertain) > 1 else 0):
         dropped = frozenset(number for number in sorted(numbers) if chance.random() < 0.5)
         yield PowerCut(position, f"unsynced kept in part, {shuffle}", dropped)
+
+
+def before_syncs(log: list[Operation], *, since: int) -> Iterator[PowerCut]:
+    """States just before each sync, when the most is uncertain: each change alone missing, alone there, torn, zeros."""
+    disk = Disk()
+    for operation in log:
+        if isinstance(operation, Synced | SyncFailed | FolderSynced) and disk.position >= since:
+            yield from _one_by_one(disk.position, disk.uncertain())
+        disk.play(operation)
+
+
+def _one_by_one(position: int, uncertain: list[Change]) -> Iterator[PowerCut]:
+    numbers = frozenset(change.number for change in uncertain)
+    writes = frozenset(change.number for change in uncertain if isinstance(change.operation, Wrote))
+    if writes:
+        yield PowerCut(position, "unsynced writes left zeros", frozenset(), zeroed=writes)
+    for change in uncertain if len(uncertain) > 1 else ():
+        yield PowerCut(position, f"only {change.number} missing", frozenset({change.number}))
+        yield PowerCut(position, f"only {change.number} kept", numbers - {change.number})
+        if isinstance(change.operation, Wrote):
+            for cut_at in tears(change.operation):
+                yield PowerCut(position, f"{change.number} torn at {cut_at}", frozenset(), change.number, cut_at)
+            yield PowerCut(position, f"{change.number} left zeros", frozenset(), zeroed=frozenset({change.number}))
 
 
 def tears(write: Wrote) -> Iterator[int]:

@@ -204,7 +204,12 @@ class House:
         (path,) = self.recorder.folder.glob("*.db")
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=self.recorder.vfs_name)
         mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
-        connection.wal_checkpoint(mode=mode)
+        # A connection that has read nothing yet does not know of the WAL, and does nothing.
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        before = self.recorder.position
+        frames, moved = connection.wal_checkpoint(mode=mode)
+        assert moved == frames >= 0, "another connection was in the way"
+        assert self.recorder.position > before, "nothing was moved"
         connection.close()
         asked.answered = self.recorder.position
         self.ledger.asked.append(asked)

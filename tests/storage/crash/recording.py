@@ -115,6 +115,17 @@ class Recorder:
             self.log.append(MadeFile(path, self._inodes[path]))
         return self._inodes[path]
 
+    def adopt(self) -> None:
+        """Take what stands in the folder as written and synced before anything else."""
+        for path in sorted(self.folder.rglob("*")):
+            relative = os.fspath(path.relative_to(self.folder))
+            if path.is_dir():
+                self.log.append(MadeFolder(relative))
+            else:
+                inode = self.made(relative)
+                self.log += [Wrote(inode, 0, path.read_bytes()), Synced(inode)]
+            self.log.append(FolderSynced(os.path.dirname(relative) or "."))
+
     def removed(self, path: str) -> None:
         if self._inodes.pop(path, None) is not None:
             self.log.append(Removed(path))

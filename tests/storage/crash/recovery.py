@@ -36,14 +36,14 @@ async def complaints(house: House, cuts: Iterable[PowerCut], at_most: int = 5) -
             folder = scratch / "left"
             folder.mkdir()
             write_out(files, folder)
-            found += [f"{cut}: {complaint}" for complaint in await _recover(house, folder, cut.position)]
+            found += [f"{cut}: {complaint}" for complaint in await recover(house, folder, cut.position)]
             shutil.rmtree(folder)
             if len(found) >= at_most:
                 break
     return found
 
 
-async def _recover(house: House, folder: Path, position: int) -> list[str]:
+async def recover(house: House, folder: Path, position: int) -> list[str]:
     try:
         storage = await open_storage(folder, SetClock(house.clock.time + 60), position)
     except Exception as error:  # a house that does not open is a finding, whatever it raises

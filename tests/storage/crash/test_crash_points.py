@@ -6,18 +6,21 @@ of the long one's.
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 from tests.storage.crash.days import a_crowded_day, a_long_day, a_short_day, an_operators_day
-from tests.storage.crash.disk import PowerCut, power_cuts
-from tests.storage.crash.house import FILE_OCTETS, House, open_house, recording
+from tests.storage.crash.disk import PowerCut, before_syncs, power_cuts, states, write_out
+from tests.storage.crash.house import FILE_OCTETS, House, SetClock, open_house, open_storage, recording
 from tests.storage.crash.ledger import Accept, Expunge, Settle
-from tests.storage.crash.recovery import complaints, scratch_folder, unsynced_answers
+from tests.storage.crash.recovery import complaints, recover, scratch_folder, unsynced_answers
 
 SEED = 20_260_801
+EVERY = os.environ.get("POSTHOUSE_FAULTS") == "all"
 
 Day = Callable[[House], Awaitable[None]]
 days = pytest.mark.parametrize("day", [a_short_day, a_long_day])
@@ -80,6 +83,43 @@ async def test_every_crash_point_of_a_crowded_day() -> None:
 @pytest.mark.long
 async def test_every_crash_point_of_a_long_day() -> None:
     assert await power_cuts_of(a_long_day, 3) == []
+
+
+@pytest.mark.conformance("C58", "S6")
+@pytest.mark.long
+async def test_each_unsynced_change_of_a_short_day_alone() -> None:
+    """Missing, there, torn, or zeros in a file that has grown: before each sync, each change for itself."""
+    async with lived(a_short_day) as (house, since):
+        cuts = list(before_syncs(house.recorder.log, since=since))
+        assert len(cuts) > 1_000
+        assert await complaints(house, cuts if EVERY else sample(cuts, 500)) == []
+
+
+@pytest.mark.conformance("C58", "S6")
+@pytest.mark.long
+async def test_a_second_power_cut_while_a_house_recovers_from_the_first() -> None:
+    async with lived(a_short_day) as (house, since):
+        first_cuts = power_cuts(house.recorder.log, since=since, shuffles=0, seed=SEED)
+        second_cuts = 0
+        for first, files in states(house.recorder.log, sample(first_cuts, 200 if EVERY else 12)):
+            with scratch_folder() as folder, recording(folder) as recorder:
+                write_out(files, folder)
+                recorder.adopt()
+                begun = recorder.position
+                clock = SetClock(house.clock.time + 60)
+                storage = await open_storage(folder, clock, SEED + 1_000_000, recorder)
+                await storage.sweep(clock.time)
+                storage.abandon()
+                cuts = power_cuts(recorder.log, since=begun, shuffles=1, seed=SEED)
+                second_cuts += len(cuts)
+                with scratch_folder() as scratch:
+                    for second, left in states(recorder.log, cuts):
+                        again = scratch / "again"
+                        again.mkdir()
+                        write_out(left, again)
+                        assert await recover(house, again, first.position) == [], f"{first}, then {second}"
+                        shutil.rmtree(again)
+        assert second_cuts > 200, "hardly anything was written"
 
 
 @pytest.mark.conformance("C313", "S6")

@@ -11,9 +11,9 @@ import apsw
 import pytest
 from tests.storage.crash.disk import PowerCut, power_cuts, states, write_out
 from tests.storage.crash.house import recording
+from tests.storage.crash.migrating import NOW, REBUILDS, SCHEMA, SEED, bring_up, examined
 from tests.storage.crash.recording import Fault, Recorder, Trouble
 from tests.storage.crash.recovery import scratch_folder
-from tests.storage.crash.test_migration import NOW, REBUILDS, SCHEMA, SEED, bring_up, examined
 from tests.storage.sqlite.old import make_old
 
 from posthouse.storage.errors import StorageError

@@ -18,7 +18,9 @@ FUNCTION_LINES = 60
 OWN_FOLDERS = {
     "crash",
     "conformance",
+    "differences",
     "documents",
+    "fuzz",
     "house",
     "end_to_end",
     "peers",

@@ -106,7 +106,7 @@ def _turn(compared: Compared, table: tuple[Intended, ...], unit: bytes, ours: An
         compared.unexplained.append(f"ours {ours.kind}, theirs {theirs.kind} to {unit[:120]!r}")
         return False
     compared.explained.append(found)
-    return ours.accepts == theirs.accepts and not NOTHING & {ours.kind, theirs.kind}
+    return (ours.accepts == theirs.accepts or not found.parts(turn)) and not NOTHING & {ours.kind, theirs.kind}
 
 
 def _explanation(table: tuple[Intended, ...], turn: Turn, before: tuple[Turn, ...]) -> Intended | None:

@@ -18,7 +18,7 @@ Before = tuple[Turn, ...]
 class Intended:
     """One difference. `pattern` matches what was said; `ours` and `theirs` are the classes of the answers.
 
-    Several classes may stand in one. `when` asks more, of this turn and of those before it.
+    Several may stand in one. `when` asks more, of this turn and of those before it.
     """
 
     what: str
@@ -27,6 +27,12 @@ class Intended:
     theirs: str
     reason: str
     when: Callable[[Turn, Before], bool] | None = None
+    harmless: bytes | None = None
+    """Of which commands both are in the same state all the same, so that the dialogue may go on."""
+
+    def parts(self, turn: Turn) -> bool:
+        """Whether the two servers are in different states after this."""
+        return self.harmless is None or re.match(self.harmless, turn.octets, re.IGNORECASE | re.DOTALL) is None
 
     def explains(self, turn: Turn, before: Before) -> bool:
         return (
@@ -58,6 +64,7 @@ SMTP: tuple[Intended, ...] = (
         ours="5",
         theirs="2",
         reason="A line begins with its verb (RFC 5321 §4.1.1). Postfix skips what stands before it.",
+        harmless=rb"[ \t]+NOOP",
     ),
     Intended(
         what="`QUIT` with an argument",
@@ -72,6 +79,7 @@ SMTP: tuple[Intended, ...] = (
         ours="2",
         theirs="5",
         reason="RFC 5321 §4.1.1.8 asks for it, and one line costs nothing.",
+        harmless=rb"HELP",
     ),
     Intended(
         what="A command line of more than 512 octets",
@@ -79,10 +87,12 @@ SMTP: tuple[Intended, ...] = (
         ours="5",
         theirs="2",
         reason="RFC 5321 §4.5.3.1.4; only MAIL, RCPT and AUTH have room for more. Postfix takes 2048 for all.",
+        harmless=rb"NOOP",
     ),
     Intended(
         what="Octets beyond ASCII where a command takes any text",
         pattern=rb"NOOP [^\r]*[\x80-\xff]",
+        harmless=rb"NOOP",
         ours="2",
         theirs="5",
         reason="What NOOP carries means nothing, so nothing in it is refused. Postfix demands UTF-8.",
@@ -177,6 +187,7 @@ POP3: tuple[Intended, ...] = (
         ours="E",
         theirs="+",
         reason="RFC 1939 §5 gives these commands no arguments; Dovecot does not look.",
+        harmless=rb"CAPA|STAT|NOOP",
     ),
     Intended(
         what="`USER` without a name",
@@ -191,6 +202,7 @@ POP3: tuple[Intended, ...] = (
         ours="E",
         theirs="+",
         reason="Arguments are separated by a single space (RFC 1939 §3).",
+        harmless=rb"RETR|LIST|UIDL|TOP",
     ),
     Intended(
         what="A space behind a message number",
@@ -198,6 +210,7 @@ POP3: tuple[Intended, ...] = (
         ours="+",
         theirs="E",
         reason="Forgiven, as with commands that have no argument: some programs send it.",
+        harmless=rb"RETR|LIST|UIDL|TOP",
     ),
     Intended(
         what="Dovecot leaves after a few bad commands",

@@ -53,7 +53,7 @@ def pop3_dialogue(seed: int, login: str, password: str) -> Dialogue:
     elif chance.random() < 0.1:
         entering = [b"USER " + login.encode(), b"PASS wrong", *entering]
     commands = [_command(chance) for _ in range(chance.randrange(1, 12))]
-    leaving = [b"QUIT"] if chance.random() < 0.7 else []
+    leaving = [b"QUIT"] if chance.random() < 0.8 else []
     units = [line + b"\r\n" for line in (*commands, *leaving)]
     groups = [[line + b"\r\n"] for line in (*before, *entering)]
     pipelined = chance.random() < 0.4
@@ -66,7 +66,7 @@ def _command(chance: random.Random) -> bytes:
     if kind < 0.25:
         return chance.choice(COMMANDS)
     if kind < 0.7:
-        return chance.choice(WITH_NUMBER) + b" " + chance.choice(NUMBERS if chance.random() < 0.5 else NUMBERS[:6])
+        return chance.choice(WITH_NUMBER) + b" " + chance.choice(NUMBERS if chance.random() < 0.4 else NUMBERS[:6])
     if kind < 0.82:
         return b"TOP " + chance.choice(TOPS)
     return chance.choice(ODD)

@@ -86,6 +86,16 @@ _WRITTEN: dict[str, tuple[bytes, ...]] = {
     ),
     "stored_json": tuple(b'{"reply": "250", "forward_paths": ["a@b.test"]}' + bytes([kind]) for kind in range(10)),
 }
+_FOUND: dict[str, tuple[bytes, ...]] = {
+    "title": ("Subject: =?ütf-8?q?x?=\r\n".encode(),),
+    "report": (b"no" + b"\xfe" * 6 + "Subject: =?ütf-8?q?x?=\r\n\r\n".encode() + b"\0" * 5,),
+    "srs": (b"SRS1=HASH=no%host==B=AA=c.test=d@mx.test" + _NO_CUTS,),
+    "queue_filter": (b"sh\noe:7", b"a\nb@c.test"),
+    "stored_json": (b"[" * 100_000 + b"\0",),
+    "smtp_envelope": ("TO:<ö@c.test> ORCPT=utf-8;".encode() + "ö".encode() * 90 + b"\1\1",),
+    "header_field": (("a" + "\u2001" * 700 + "b").encode(),),
+}
+"""What once broke something, and must not again."""
 _DIALOGUES = {
     "smtp_server": ("smtp_*.txt", Kind.CLIENT),
     "smtp_server_tls": ("smtp_*.txt", Kind.CLIENT),
@@ -103,7 +113,7 @@ _DIALOGUES = {
 def seeds(name: str) -> list[bytes]:
     """What a target's fuzzing begins with, beside its corpus."""
     if name not in _DIALOGUES:
-        return list(_WRITTEN.get(name, ()))
+        return [*_WRITTEN.get(name, ()), *_FOUND.get(name, ())]
     pattern, kind = _DIALOGUES[name]
     said = [b"".join(step.octets for step in each.steps if step.kind is kind) for each in load_all(pattern)]
     return [octets + _NO_CUTS for octets in said if octets]

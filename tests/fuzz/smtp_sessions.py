@@ -14,7 +14,17 @@ from posthouse.mail.reply import Reply
 from posthouse.protocol import sasl_scram
 from posthouse.protocol.errors import LocalProtocolError, RemoteProtocolError
 from posthouse.protocol.events import CLOSED, NEED_DATA, Signal
-from posthouse.protocol.smtp import LONGEST_LINE_OCTETS, VERBS, Context, Hello, Mail, Recipient, Verify, parse_argument
+from posthouse.protocol.smtp import (
+    LONGEST_LINE_OCTETS,
+    VERBS,
+    Context,
+    Hello,
+    Mail,
+    Recipient,
+    StartTls,
+    Verify,
+    parse_argument,
+)
 from posthouse.protocol.smtp_client import (
     AuthReplied,
     Challenged,
@@ -120,7 +130,8 @@ class Handshakes(Reception):
 
     def pump(self) -> None:
         super().pump()
-        if self.server._state is State.HANDSHAKE:
+        if self.signal is not CLOSED and any(isinstance(event, StartTls) for event in self.events):
+            assert self.server._state is State.HANDSHAKE, "it was promised, and does not come"
             assert not self.server.has_more, "octets from before the handshake are kept"
             self.server.tls_started(replace(self.options, starttls=False))
             assert not self.server.extended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from tests.fuzz.targets import CORPUS, TARGETS, Target, corpus, decoded, encoded
 ROOT = Path(__file__).parents[2]
 CORPUS_OCTETS = 300_000
 SECONDS_EACH = 1
+TARGETS_EACH_RUN = 15
+"""libFuzzer counts whole seconds, so each takes up to two."""
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -51,10 +54,11 @@ def test_a_finding_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.long
 @pytest.mark.skipif(not engine.available(), reason="there is no fuzzer for this Python and this machine")
 def test_fuzzing_finds_nothing(tmp_path: Path, seed: int) -> None:
-    """A second for each target, from a new seed each time; `scripts/fuzz` is for more."""
+    """A second for each of some targets, which the seed chooses; `scripts/fuzz` is for more."""
+    chosen = random.Random(seed).sample(list(TARGETS), TARGETS_EACH_RUN)
     command = [sys.executable, "-m", "tests.fuzz.run", f"--seconds={SECONDS_EACH}", f"--folder={tmp_path}"]
     run = subprocess.run(
-        [*command, f"--seed={1 + seed % (2**31 - 1)}"],
+        [*command, f"--seed={1 + seed % (2**31 - 1)}", *chosen],
         cwd=ROOT,
         env={"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
         capture_output=True,
@@ -62,4 +66,4 @@ def test_fuzzing_finds_nothing(tmp_path: Path, seed: int) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert f"{len(TARGETS)} targets" in run.stdout
+    assert f"{TARGETS_EACH_RUN} targets" in run.stdout

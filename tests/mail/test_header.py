@@ -59,3 +59,8 @@ def test_clipped_words_can_always_be_folded(text: str) -> None:
     value = clipped(text)
     assert value.replace(" ", "") == text.replace(" ", "")
     assert all(len(line.encode()) <= MAX_LINE_OCTETS for line in fold("Subject", value).split("\r\n"))
+
+
+def test_only_spaces_and_tabs_can_be_folded() -> None:
+    value = fold("Subject", clipped("a" + "\u2001" * 600 + "b"))
+    assert all(len(line.encode()) <= MAX_LINE_OCTETS for line in value.split("\r\n"))

@@ -49,6 +49,11 @@ def test_missing_fields_are_filled_and_unknown_ones_dropped(kind: type) -> None:
             assert type(value).__name__ in str(field.type).replace("None", "NoneType"), field.name
 
 
+def test_fields_nested_without_end_are_a_value_error() -> None:
+    with pytest.raises(ValueError, match="too deep"):
+        from_json("accepted", QueueId("Q"), 1.0, "[" * 100_000)
+
+
 def test_a_refused_null_path_stays_one() -> None:
     refused = Refused(
         queue_id=QueueId("Q"), at=1.0, command="RCPT", reply="550", peer="", hello="", reverse_path="", forward_paths=()

@@ -81,7 +81,18 @@ def test_a_word_means_a_condition(word: str, meant: Condition) -> None:
             "older:h",
             "id:7",
         ),
-        *("attempts:>", "attempts:3K", "attempts:=>3", "size:big", "held:perhaps", "account:ada", "shoe:7", "to:<>"),
+        *(
+            "attempts:>",
+            "attempts:3K",
+            "attempts:=>3",
+            "size:big",
+            "held:perhaps",
+            "account:ada",
+            "shoe:7",
+            "to:<>",
+            "sh\noe:7",
+            "a\nb@c.test",
+        ),
     ],
 )
 def test_what_is_no_filter_is_told_in_one_line(word: str) -> None:

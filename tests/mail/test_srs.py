@@ -142,6 +142,7 @@ def test_it_does_not_grow_from_house_to_house() -> None:
         "jürgen@far.test",
         "x@invalid",
         "01DXF6DT00CCCCCCCCCCCCCCCC@invalid",
+        "SRS1=HASH=no%host==HASH=DAY=far.test=x@far.test",
     ],
 )
 def test_what_cannot_be_wrapped_is_referred_to(sender: str) -> None:

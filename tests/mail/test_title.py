@@ -19,6 +19,7 @@ from posthouse.mail.title import title_of
         (b"Subject: \xe9\r\n\r\n", "\ufffd"),
         (b"Subject: =?utf-8?b?!!!?=\r\n\r\n", ""),
         (b"Subject: =?nothing?q?x?=\r\n\r\n", "=?nothing?q?x?="),
+        ("Subject: =?ütf-8?q?x?=\r\n\r\n".encode(), "=?ütf-8?q?x?="),
         (b"Subject: first\r\nSubject: second\r\n\r\n", "first"),
         (b"Subject:\r\n\r\n", ""),
         (b"X: y\r\n\r\nSubject: in the body\r\n", ""),

@@ -18,7 +18,7 @@ ADA = "ada@here.test"
 TLS_NAME = "localhost"
 _OURS = re.compile(
     rb"Return-Path: <[^\r\n]*>\r\nDelivered-To: [^\r\n]+\r\n"
-    rb"Received: from [^\r\n]+\r\n\tby mx\.here\.test with [A-Z]+ id [0-9A-Z]{26}"
+    rb"Received: from [^\r\n]+\r\n\tby mx\.here\.test with [A-Z0-9]+ id [0-9A-Z]{26}"
     rb"(?:\r\n\tfor <[^\r\n]+>)?;\r\n\t[^\r\n]+\r\n"
 )
 _ANY_TRACE = re.compile(

@@ -39,7 +39,7 @@ def environment() -> dict[str, str]:
     binaries = folders("usr/bin", "usr/sbin", "bin", "sbin")
     # Where Debian's own choice between alternatives would have led: nmap needs a BLAS.
     alternatives = ("usr/lib/*-linux-*/blas", "usr/lib/*-linux-*/lapack")
-    libraries = folders("usr/lib/postfix", "usr/lib/*-linux-*", "lib/*-linux-*", *alternatives)
+    libraries = folders("usr/lib/postfix", "usr/lib/dovecot", "usr/lib/*-linux-*", "lib/*-linux-*", *alternatives)
     modules = folders("usr/share/perl5", "usr/lib/*/perl5/*", "usr/share/perl/*", "usr/lib/*/perl/*")
     known = {name: os.environ[name] for name in ("TMPDIR", "TZ") if name in os.environ}
     data = {"NMAPDIR": folders("usr/share/nmap"), "TESTSSL_INSTALL_DIR": folders("etc/testssl")}

@@ -79,6 +79,15 @@ def test_parameters_go_only_where_they_are_offered() -> None:
         ready("8BITMIME").begin(asked)
 
 
+def test_an_original_recipient_that_is_too_long_in_ascii_stays_here() -> None:
+    client = ready("DSN")
+    client.begin(transaction(recipients=(ClientRecipient(TO, None, "utf-8;" + "ö" * 83),)))
+    client.outgoing()
+    client.receive(b"250 ok\r\n")
+    client.next_event()
+    assert client.outgoing() == b"RCPT TO:<c@d.test>\r\n"
+
+
 @pytest.mark.conformance("S18", "C315")
 @pytest.mark.parametrize("text", ["a\rb", "a\nb", "a\0b"])
 def test_arguments_cannot_carry_line_ends(text: str) -> None:

@@ -58,4 +58,5 @@ def fold(name: str, value: str, limit_octets: int = FOLD_OCTETS) -> str:
 def clipped(text: str, limit_octets: int = MAX_LINE_OCTETS) -> str:
     """The text with a space put into words that no fold could bring under the limit (RFC 5322 §2.1.1)."""
     # Counted in characters of up to four octets each, so that no character is cut.
-    return re.sub(rf"(\S{{{limit_octets // 4}}})(?=\S)", r"\1 ", text)
+    # (White space that is no fold's own, such as U+2001, ends no word here.)
+    return re.sub(rf"([^ \t]{{{limit_octets // 4}}})(?=[^ \t])", r"\1 ", text)

@@ -210,9 +210,16 @@ def _json(value: object) -> str:
 
 
 def from_json(kind: str, queue_id: QueueId, at: float, fields: str) -> JourneyEvent:
-    """The event again. Fields that this version does not know are dropped; those that are missing are filled."""
+    """The event again. Fields that this version does not know are dropped; those that are missing are filled.
+
+    Raises ValueError, KeyError, TypeError or AttributeError for what to_json cannot have written.
+    """
     cls = _KINDS[kind]
-    loaded = json.loads(fields)
+    try:
+        loaded = json.loads(fields)
+    except RecursionError as exc:
+        # What nests so deep was not written here; who reads damaged journeys expects a ValueError.
+        raise ValueError("the fields are nested too deep") from exc
     known: dict[str, object] = {"queue_id": queue_id, "at": at}
     for name, filling in _FIELDS[cls][0]:
         value = loaded.get(name, filling)

@@ -15,6 +15,7 @@ from typing import TypeAlias
 from posthouse.mail.address import AddressError, parse_address, parse_domain
 from posthouse.mail.ids import QUEUE_ID_PATTERN, QueueId
 from posthouse.mail.spool import Hold
+from posthouse.mail.words import visible
 
 _DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w)\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -147,13 +148,13 @@ def _condition(word: str) -> Condition:
         if QUEUE_ID_PATTERN.match(word.upper()):
             return OfMessage(QueueId(word.upper()))
         if "@" in word:
-            raise FilterError(f"{word!r}: say which side is meant, to:{word} or from:{word}")
+            raise FilterError(f"{word!r}: say which side is meant, to:{visible(word)} or from:{visible(word)}")
         raise FilterError(f"{word!r} is neither a queue id nor a filter such as to:@example.org or older:2h")
     parse = _PARSERS.get(key.lower())
     if parse is None:
         near = difflib.get_close_matches(key.lower(), _PARSERS, 1)
         known = f"did you mean {near[0]}:?" if near else f"there are {', '.join(f'{name}:' for name in _PARSERS)}"
-        raise FilterError(f"there is no filter {key}:; {known}")
+        raise FilterError(f"there is no filter {visible(key)}:; {known}")
     if not value and key.lower() != "held":
         raise FilterError(f"{word!r} says nothing behind the colon; write for example {_EXAMPLES[key.lower()]}")
     try:

@@ -56,7 +56,10 @@ class Srs:
         for local_part in (self._wrapped(sender, day), self._stamped(day, _REFERENCE, queue_id)):
             with suppress(AddressError):
                 # Too long, by RFC 5321 §4.5.3.1: hosts that keep to it would refuse all mail from there.
-                return parse_address(f"{local_part}@{domain}")
+                rewritten = parse_address(f"{local_part}@{domain}")
+                # Of what only looks like another house's, the house may be none, and a report could not go there.
+                if self.open(rewritten.local_part) is not None:
+                    return rewritten
         return sender
 
     def open(self, local_part: str, now: float | None = None) -> Address | QueueId | None:

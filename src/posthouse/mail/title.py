@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from email.errors import HeaderParseError
+from email.errors import MessageError
 from email.header import decode_header, make_header
 
 _SUBJECT = re.compile(rb"(?:\A|\r\n)subject[ \t]*:((?:[^\r\n]|\r\n[ \t])*)", re.IGNORECASE)
@@ -22,7 +22,7 @@ def title_of(beginning: bytes) -> str:
         return " ".join(raw.split())
     try:
         raw = str(make_header(decode_header(raw)))
-    except (HeaderParseError, ValueError, LookupError):
+    except (MessageError, ValueError, LookupError):
         # Not what RFC 2047 allows: as it stands.
         pass
     return " ".join(raw.split())

@@ -8,7 +8,7 @@ from posthouse.mail.acceptance import Notify
 from posthouse.mail.address import AddressError, ReversePath, parse_domain, path_text
 from posthouse.protocol.errors import LocalProtocolError
 from posthouse.protocol.smtp_client_events import ClientRecipient, ClientTransaction
-from posthouse.protocol.smtp_parameters import encode_original_recipient, encode_xtext
+from posthouse.protocol.smtp_parameters import MAX_ORIGINAL_RECIPIENT, encode_original_recipient, encode_xtext
 
 
 def mail_line(transaction: ClientTransaction, extensions: dict[str, str]) -> str:
@@ -37,7 +37,10 @@ def recipient_line(recipient: ClientRecipient, transaction: ClientTransaction, e
     if recipient.notify is not None:
         line += " NOTIFY=" + ",".join(word for word in Notify if word in recipient.notify)
     if recipient.original_recipient is not None:
-        line += f" ORCPT={_encoded(encode_original_recipient, recipient.original_recipient)}"
+        encoded = _encoded(encode_original_recipient, recipient.original_recipient)
+        # What came in UTF-8 may be longer in ASCII than it may be (RFC 3461 §4.2), and refused for that.
+        if len(encoded) <= MAX_ORIGINAL_RECIPIENT:
+            line += f" ORCPT={encoded}"
     return line
 
 

@@ -2,7 +2,7 @@
 
     with Network() as network:
         link = network.run(network.link(port, Break(Way.UP, 17, How.RESET)))   # link.client is a socket
-        network.run(network.listen("127.78.0.1", 0, next_hop_port, lambda: Break(Way.DOWN, 3, How.STOP)))
+        network.run(network.listen(("127.78.0.1", 0), next_hop, lambda: Break(Way.DOWN, 3, How.STOP)))
 
 One loop in a thread of its own carries all connections. UP is from the one that connected to the one that listens.
 """
@@ -22,6 +22,8 @@ from typing import Any, TypeVar
 import uvloop
 
 T = TypeVar("T")
+Place = tuple[str, int]
+"""Address and port."""
 PIECE_OCTETS = 65_536
 LINGER_NOT = struct.pack("ii", 1, 0)
 
@@ -78,8 +80,6 @@ class Network:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: list[socket.socket] = []
-        self.links: list[Link] = []
-        """All that were accepted by listeners, in order."""
 
     def __enter__(self) -> Network:
         self._thread.start()
@@ -112,27 +112,28 @@ class Network:
         self._start(_carry(link, theirs, server))
         return link
 
-    async def listen(self, address: str, port: int, to_port: int, plan: Callable[[], Break | None]) -> int:
-        """Accept at an address of loopback and carry on to a port; `plan` is asked at each connection. Our port."""
+    async def listen(self, at: Place, to: Place, plan: Callable[[], Break | None]) -> Place:
+        """Accept at an address of loopback and carry on to another; `plan` is asked at each connection. Where we are.
+
+        Port 0 is one that the system picks.
+        """
         listener = socket.socket()
         listener.setblocking(False)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, port))
+        listener.bind(at)
         listener.listen(16)
         self._listeners.append(listener)
-        self._start(self._accept(listener, to_port, plan))
-        return int(listener.getsockname()[1])
+        self._start(self._accept(listener, to, plan))
+        return (at[0], listener.getsockname()[1])
 
-    async def _accept(self, listener: socket.socket, to_port: int, plan: Callable[[], Break | None]) -> None:
+    async def _accept(self, listener: socket.socket, to: Place, plan: Callable[[], Break | None]) -> None:
         while True:
             client, _ = await self._loop.sock_accept(listener)
             client.setblocking(False)
             server = socket.socket()
             server.setblocking(False)
-            await self._loop.sock_connect(server, ("127.0.0.1", to_port))
-            link = Link(plan())
-            self.links.append(link)
-            self._start(_carry(link, client, server))
+            await self._loop.sock_connect(server, to)
+            self._start(_carry(Link(plan()), client, server))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

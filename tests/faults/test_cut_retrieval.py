@@ -185,7 +185,9 @@ class Street:
             finally:
                 reader.talk.leave()
 
-    async def have(self, name: str, person: str, before: list[str], broken: Break | None) -> tuple[dict[Way, int], bool]:
+    async def have(
+        self, name: str, person: str, before: list[str], broken: Break | None
+    ) -> tuple[dict[Way, int], bool]:
         """One dialogue; the octets that passed, and whether all is still there."""
         link = await self.network.link(self.house.ports["pop3"], broken)
         reader = Reader(person, await Talk.over(link))

@@ -133,8 +133,8 @@ def test_what_dribbles_comes_whole(network: Network) -> None:
 def test_listeners_have_a_plan_for_each_connection(network: Network) -> None:
     echo = Echo()
     plans = iter((Break(Way.UP, 4, How.CLOSE),))
-    port = network.run(network.listen("127.0.0.2", 0, echo.port, lambda: next(plans)))
-    with socket.create_connection(("127.0.0.2", port), 10) as client:
+    place = network.run(network.listen(("127.0.0.2", 0), ("127.0.0.1", echo.port), lambda: next(plans)))
+    with socket.create_connection(place, 10) as client:
         told(client)
     echo.join()
     assert echo.heard == SAID[:4]

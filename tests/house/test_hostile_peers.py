@@ -113,7 +113,12 @@ def test_of_ten_thousand_those_beyond_the_limit_are_told_so(tmp_path: Path, desc
             clients = [held.enter_context(connected(house.ports[door], n)) for n in range(crowd // 2)]
             heard += first_words(clients)
             dribble(clients)
-        assert heard == {b"220 ": ADMITTED, b"+OK ": ADMITTED, b"421 ": crowd // 2 - ADMITTED, b"-ERR": crowd // 2 - ADMITTED}
+        assert heard == {
+            b"220 ": ADMITTED,
+            b"+OK ": ADMITTED,
+            b"421 ": crowd // 2 - ADMITTED,
+            b"-ERR": crowd // 2 - ADMITTED,
+        }
         grown = house.memory_kib("VmHWM") - before
         print(f"{grown / (2 * ADMITTED):.1f} KiB for each that was admitted")
         assert grown < 2 * ADMITTED * KIB_FOR_EACH

@@ -74,7 +74,7 @@ class Client:
     async def expect(self, *codes: bytes) -> None:
         for code in codes:
             line = await self.reply()
-            assert line.startswith(code) or line.startswith(b"421 "), line
+            assert line.startswith((code, b"421 ")), line
             if not line.startswith(code):
                 raise Hangup
 

@@ -16,7 +16,7 @@ import pytest
 from posthouse.doors import SELF_SIGNED
 from posthouse.net.tls import make_self_signed
 from tests.faults.cuts import every_break
-from tests.faults.proxy import Break, How, Network, Way
+from tests.faults.proxy import Break, Network, Way
 from tests.faults.talk import Hangup, Talk
 from tests.house.served import ServedHouse
 from tests.running_house import PASSWORD

@@ -178,7 +178,7 @@ def house(folder: Path, hours: float, far: FarHosts | None, **forwarding: object
 def waiting_room(folder: Path) -> Iterator[Wire]:
     """A session with a house that takes mail, and whose only next hop never greets: all of it is still to be tried."""
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        everywhere = {"*": "127.0.0.1:{}".format(deaf.getsockname()[1])}
+        everywhere = {"*": f"127.0.0.1:{deaf.getsockname()[1]}"}
         # The one attempt that is under way ends with this limit, and the house does not wait for more than that.
         with house(folder, 0, None, routes=everywhere, greeting_timeout="1s") as waiting:
             with Wire(waiting.ports["smtp"]).greet() as wire:

@@ -19,6 +19,7 @@ OWN_FOLDERS = {
     "crash",
     "conformance",
     "documents",
+    "faults",
     "house",
     "mutants",
     "end_to_end",

@@ -52,6 +52,8 @@ class Fault(Enum):
     """An alias without its target, to another name each time, without end."""
     CUT_OFF = auto()
     """Too long for UDP; over TCP the connection ends instead of an answer."""
+    STALL = auto()
+    """Too long for UDP; over TCP nothing comes, and the connection stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Raw:
 Zone: TypeAlias = Mapping[tuple[str, str], Sequence[str] | Raw | Fault]
 
 TRUNCATE_ABOVE_OCTETS = 512
+STALLS = b"stalls"
+"""In place of an answer that never comes."""
 
 
 @dataclass(slots=True)
@@ -110,6 +114,8 @@ class DnsServer:
                 return _raw(query, (b"\x00",))
             case Fault.CUT_OFF:
                 return None if transport == "tcp" else _truncated(query)
+            case Fault.STALL:
+                return STALLS if transport == "tcp" else _truncated(query)
             case Fault():
                 return _faulty(query, found).to_wire()
             case Raw(rdata=rdata):
@@ -221,7 +227,9 @@ async def dns_server(
         try:
             (length,) = struct.unpack("!H", await reader.readexactly(2))
             octets = server.answer_or_note(await reader.readexactly(length), "tcp")
-            if octets is not None:
+            if octets is STALLS:
+                await reader.read()
+            elif octets is not None:
                 writer.write(struct.pack("!H", len(octets)) + octets)
         except (EOFError, ConnectionError):
             pass

@@ -20,12 +20,14 @@ from dataclasses import dataclass, field
 
 from tests.house.wire import Wire, stored, stuffed
 
-MESSAGES = int(os.environ.get("POSTHOUSE_CHAIN_MESSAGES", "2500"))
+MESSAGES = int(os.environ.get("POSTHOUSE_CHAIN_MESSAGES", "1500"))
 """Of one run of one chain."""
 SENDERS = 4
 CONNECTIONS = 5
 """Between two servers at most; so many messages at once can be at their final dots."""
 UNKNOWN_SHARE = 0.1
+KILLS_AT_MOST = int(os.environ.get("POSTHOUSE_CHAIN_KILLS", "4"))
+"""Of each server; after them it stays, so that mail gets through at last."""
 BETWEEN_KILLS_S = (0.3, 1.5)
 PATIENCE_S = 240.0
 _SERIAL = re.compile(rb"X-Serial: (\d+)\r\n")
@@ -97,28 +99,30 @@ def dying(stations: Sequence[Station], account: Account, chance: random.Random) 
     over = threading.Event()
     problems: list[BaseException] = []
 
-    def kill() -> None:
-        turns: list[Station] = []
+    def kill(station: Station, chance: random.Random) -> None:
         try:
-            while not over.wait(chance.uniform(*BETWEEN_KILLS_S)):
-                # Each in its turn, in an order that is never the same.
-                turns = turns or chance.sample(list(stations), len(stations))
-                station = turns.pop()
+            for _ in range(KILLS_AT_MOST):
+                if over.wait(chance.uniform(*BETWEEN_KILLS_S)):
+                    return
                 station.fell()
-                account.kills[station.name] += 1
+                with account.lock:
+                    account.kills[station.name] += 1
                 over.wait(chance.uniform(0, 0.3))
                 station.start()
         except BaseException as exc:
             problems.append(exc)
 
-    thread = threading.Thread(target=kill)
-    thread.start()
+    # Each by itself, so that now and then several are away at once.
+    threads = [threading.Thread(target=kill, args=(station, random.Random(chance.random()))) for station in stations]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         over.set()
-        thread.join(120)
-        assert not thread.is_alive()
+        for thread in threads:
+            thread.join(120)
+            assert not thread.is_alive()
     if problems:
         raise problems[0]
 

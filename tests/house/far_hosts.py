@@ -59,6 +59,7 @@ REPLIES = {
 }
 PLAIN = ("8BITMIME", "SIZE 100000000")
 PIPELINING = ("PIPELINING", *PLAIN)
+CHUNKING = ("CHUNKING", *PIPELINING)
 
 
 class Gone(Exception):
@@ -105,7 +106,10 @@ class FarHost:
         self._serving.add(asyncio.current_task())
         try:
             await _Session(self, reader, writer, commands, len(self.sessions)).run()
-        except (Gone, EOFError, OSError, asyncio.CancelledError):
+        except asyncio.CancelledError:
+            # The end of the test: a farewell over TLS would wait for the other side.
+            writer.transport.abort()
+        except (Gone, EOFError, OSError):
             pass
         finally:
             writer.close()
@@ -128,6 +132,7 @@ class _Session:
         self._secure = False
         self._mail = False
         self._recipients: list[str] = []
+        self._chunks = bytearray()
 
     async def run(self) -> None:
         if await self._say("greeting", "", f"220 {self._host.name} ESMTP"):
@@ -148,6 +153,7 @@ class _Session:
                     await self._start_tls()
             case "MAIL":
                 self._recipients.clear()
+                self._chunks.clear()
                 self._mail = await self._say(verb, line, "250 2.1.0 OK")
             case "RCPT":
                 usual = "250 2.1.5 OK" if self._mail else "503 5.5.1 No MAIL"
@@ -158,6 +164,12 @@ class _Session:
             case "DATA":
                 if await self._say(verb, line, "354 Go on" if self._recipients else "554 5.5.1 No recipients"):
                     await self._content()
+            case "BDAT":
+                self._chunks += await self._reader.readexactly(int(line.split()[1]))
+                if line.endswith("LAST"):
+                    await self._take(bytes(self._chunks))
+                else:
+                    await self._say(verb, line, "250 2.0.0 OK")
             case "RSET":
                 self._mail = False
                 await self._say(verb, line, "250 2.0.0 OK")
@@ -186,7 +198,11 @@ class _Session:
         octets = bytearray()
         while not octets.endswith(b"\r\n.\r\n") and octets != b".\r\n":
             octets += await self._reader.readuntil(b"\n")
-        taken = Taken(tuple(self._recipients), bytes(octets[:-3]), answered=False)
+        await self._take(bytes(octets[:-3]))
+
+    async def _take(self, content: bytes) -> None:
+        """The end of the content."""
+        taken = Taken(tuple(self._recipients), content, answered=False)
         plan = self._planned(".", ".")
         if plan not in (Fault.SOFT, Fault.HARD, Fault.CLOSING) and not str(plan).startswith(("4", "5")):
             # Whatever else it does now, it has the message.

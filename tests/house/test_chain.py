@@ -105,9 +105,9 @@ def houses(folder: Path) -> Iterator[tuple[ServedHouse, ServedHouse, ServedHouse
                     fixed_ports={"smtp": ports[name]},
                 )
             )
-        for address in (*PEOPLE, *GONE):
-            add_aliases(made["a"], "a.test", {address.replace("@c.", "@a."): over_b(address)})
-            add_aliases(made["b"], "b.test", {over_b(address): address})
+        everybody = (*PEOPLE, *GONE)
+        add_aliases(made["a"], "a.test", {address.replace("@c.", "@a."): over_b(address) for address in everybody})
+        add_aliases(made["b"], "b.test", {over_b(address): address for address in everybody})
         yield made["a"], made["b"], made["c"]
 
 

@@ -147,6 +147,7 @@ ZONES = [
     case("C302 S21", "garbage", {"MX": Fault.GARBAGE, "A": A}, status="4.4.3"),
     case("C302 S21", "referrals for every name", {"*": Fault.LAME}, status="4.4.3"),
     case("C302 S21", "an answer over TCP that ends", {"MX": Fault.CUT_OFF, "A": A}, status="4.4.3"),
+    case("C302 S21", "an answer over TCP that never comes", {"MX": Fault.STALL, "A": A}, status="4.4.3"),
     case("C302 S21", "MX to 0.0.0.0", {"MX": mx("10 localhost")}, status="5.4.4"),
 ]
 INTERNAL = [

@@ -27,6 +27,7 @@ class Adversity(Enum):
     POWER = "power"
     RESTART = "restart"
     RELOAD = "reload"
+    TAKEOVER = "takeover"
     PARTITION = "partition"
     DOWN = "down"
     BREAKS = "breaks"
@@ -108,6 +109,15 @@ def _restart(world: Simulation, chance: Random) -> None:
 
 def _reload(world: Simulation, chance: Random) -> None:
     world.at(_later(world, chance), _house(world, chance).reload)
+
+
+def _takeover(world: Simulation, chance: Random) -> None:
+    house, steps = _house(world, chance), int(chance.expovariate(1 / 15)) + 1
+
+    def arm() -> None:
+        house.loses_claims_in = steps
+
+    world.at(_later(world, chance), arm)
 
 
 def _partition(world: Simulation, chance: Random) -> None:
@@ -199,6 +209,7 @@ _PLANS = {
     Adversity.POWER: _power,
     Adversity.RESTART: _restart,
     Adversity.RELOAD: _reload,
+    Adversity.TAKEOVER: _takeover,
     Adversity.PARTITION: _partition,
     Adversity.DOWN: _down,
     Adversity.BREAKS: lambda _world, _chance: None,

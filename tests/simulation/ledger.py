@@ -7,6 +7,7 @@ to a maildrop, to the outside world, to a report, or to a row of the queue; and 
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from posthouse.mail.journey import Accepted, Attempted, JourneyEvent, Placed, Qu
 from posthouse.mail.spool import SpoolRow
 from posthouse.mail.standing import Standing, standing
 from tests.simulation.house import SimulatedHouse, at_once
+from tests.simulation.outside import Taken
 from tests.simulation.people import Answer, Letter, Read
 from tests.simulation.places import ACCOUNTS
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import Simulation
 
 WAITS = ("waiting", "trying", "held")
+_QUEUE_ID = re.compile(rb"[ \t]id ([0-9A-HJKMNP-TV-Z]{26})[;\s]")
 ENDED = ("in_maildrop", "deleted", "delivered", "failed", "refused")
 
 
@@ -72,6 +75,23 @@ class Ledger:
     perhaps: set[tuple[str, str]] = field(default_factory=set)
     octets: dict[tuple[str, str], bytes] = field(default_factory=dict)
     """What a UIDL was shown as."""
+
+    told: dict[tuple[str, bytes, str], tuple[int, int]] = field(default_factory=dict)
+    """(house, its queue id, forward-path) that an outside host has, and whose 250 reached the house: in which life of
+    the house, and after how many take-overs of its claims."""
+
+    def note_taken(self, house: SimulatedHouse, taken: Taken) -> None:
+        """An outside host takes something from a house. Raises Violation."""
+        for key in self._keys(house, taken):
+            if self.told.get(key) == (house.lives, house.takeovers):
+                raise Violation(f"{house.name}: {key[1]!r} is sent again to {key[2]}, whose 250 had come")
+
+    def note_told(self, house: SimulatedHouse, taken: Taken) -> None:
+        self.told |= dict.fromkeys(self._keys(house, taken), (house.lives, house.takeovers))
+
+    def _keys(self, house: SimulatedHouse, taken: Taken) -> list[tuple[str, bytes, str]]:
+        found = _QUEUE_ID.search(taken.content)
+        return [(house.name, found[1], path) for path in taken.forward_paths] if found else []
 
     def note_sent(self, house: SimulatedHouse, letter: Letter, answer: Answer) -> None:
         self.letters[letter.message_id] = letter

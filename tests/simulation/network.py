@@ -172,6 +172,8 @@ class Transport(asyncio.Transport):
         self._dead = False
         self._tail = b""
         self.said_final_dot = False
+        self.on_arrival: Callable[[], None] | None = None
+        """Called once, when all that was said so far has reached the other side's process."""
         self.heard_eof = False
         host.ends.append(self)
 
@@ -272,6 +274,9 @@ class Transport(asyncio.Transport):
     def _arrive(self, piece: bytes) -> None:
         self._on_the_way -= len(piece)
         self.other.receive(piece)
+        if self.on_arrival is not None and not self._on_the_way and not (self.other._dead or self.other._lost):
+            self.on_arrival, arrived = None, self.on_arrival
+            arrived()
 
     def _later(self, step: Callable[[], None]) -> None:
         if self._muted:

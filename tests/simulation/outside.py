@@ -9,7 +9,7 @@ from typing import cast
 
 from posthouse.net.dns import Addresses, MxHost, NoSuchName, TemporaryDnsFailure
 from tests.simulation.loop import SimulatedLoop
-from tests.simulation.network import Door, Host, Tell
+from tests.simulation.network import Door, Host, Tell, Transport
 
 GREY_S = 1200.0
 DNS_S = 0.03
@@ -24,6 +24,8 @@ class Taken:
     reverse_path: str
     forward_paths: tuple[str, ...]
     content: bytes
+    source: str
+    """The address that it came from."""
 
 
 @dataclass(slots=True)
@@ -42,17 +44,22 @@ class OutsideHost:
     has: set[tuple[str, str]] = field(default_factory=set)
     """(queue id, forward-path)"""
     grey: dict[str, float] = field(default_factory=dict)
+    on_taken: Callable[[Taken], None] = lambda _taken: None
+    on_told: Callable[[Taken], None] = lambda _taken: None
+    """The 250 has reached who sent it."""
 
     def __post_init__(self) -> None:
         self.host.has_patience = True
         Door(self.host, 25, lambda: _Session(self))
 
-    def take(self, reverse_path: str, forward_paths: tuple[str, ...], content: bytes) -> str:
+    def take(self, reverse_path: str, forward_paths: tuple[str, ...], content: bytes, source: str) -> Taken:
         queue_id = f"{self.name}-{len(self.taken)}"
-        self.taken.append(Taken(queue_id, reverse_path, forward_paths, content))
+        taken = Taken(queue_id, reverse_path, forward_paths, content, source)
+        self.taken.append(taken)
         self.has |= {(queue_id, path) for path in forward_paths}
         self.tell(self.name, "takes", queue_id, *forward_paths)
-        return queue_id
+        self.on_taken(taken)
+        return taken
 
     def judge(self, path: str) -> str:
         """The answer to RCPT."""
@@ -79,7 +86,7 @@ class _Session(asyncio.Protocol):
         self._in_content = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast(Transport, transport)
         self._say("greeting", f"220 {self._world.name} ESMTP")
 
     def data_received(self, data: bytes) -> None:
@@ -152,8 +159,10 @@ class _Session(asyncio.Protocol):
         elif any(path.startswith("content") for path in self._forward):
             self._transport.write(b"554 5.6.0 not this content\r\n")
         else:
-            queue_id = self._world.take(self._reverse, tuple(self._forward), content)
-            self._transport.write(f"250 2.0.0 taken as {queue_id}\r\n".encode())
+            source = self._transport.get_extra_info("peername")[0]
+            taken = self._world.take(self._reverse, tuple(self._forward), content, source)
+            self._transport.on_arrival = lambda: self._world.on_told(taken)
+            self._transport.write(f"250 2.0.0 taken as {taken.queue_id}\r\n".encode())
         self._reverse, self._forward = None, []
 
 

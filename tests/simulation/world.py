@@ -6,6 +6,7 @@ acknowledged has to reach an end within the schedule; then everything is read an
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import shutil
 from collections import deque
@@ -22,7 +23,7 @@ from tests.simulation.house import SimulatedHouse, at_once, make_config, quick, 
 from tests.simulation.ledger import Ledger, Violation, audit
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.network import Host, Network
-from tests.simulation.outside import Names, OutsideHost, SimulatedResolver
+from tests.simulation.outside import Names, OutsideHost, SimulatedResolver, Taken
 from tests.simulation.people import Dialogue, Gone, Letter, Manner, read, send
 from tests.simulation.places import (
     ACCOUNTS,
@@ -47,9 +48,9 @@ LAST_EVENTS = 80
 
 SCHEDULES: tuple[tuple[tuple[str, ...], float], ...] = (
     (("5m", "10m", "20m", "40m", "1h", "2h", "4h"), 4 * HOUR_S),
-    (("15m", "2h", "12h"), 12 * HOUR_S),
-    (("5m", "1h", "1d"), DAY_S),
     (("30m", "6h"), 6 * HOUR_S),
+    *[(("15m", "2h", "12h"), 12 * HOUR_S)] * 5,
+    *[(("5m", "1h", "1d"), DAY_S)] * 5,
 )
 """Retry intervals, and the longest of them."""
 
@@ -185,6 +186,8 @@ class Simulation:
             self.outside[name] = OutsideHost(
                 name, host, self.loop, self.tell, pipelining=chance.random() < 0.5, dsn=chance.random() < 0.3
             )
+            self.outside[name].on_taken = self._taken
+            self.outside[name].on_told = self._told
             self._name(name, address)
         self._name(DEAD, DEAD_ADDRESS)
         self.names.mail_exchangers[NULL] = (MxHost(0, ""),)
@@ -203,9 +206,9 @@ class Simulation:
         for house in self.houses:
             house.start(self.folder / str(self.seed))
         chance = self.chance("people")
-        for number in range(chance.randint(3, 8)):
+        for number in range(chance.randint(2, 6)):
             self._plan_letter(number, chance)
-        for _ in range(chance.randint(1, 5)):
+        for _ in range(chance.randint(1, 4)):
             self._plan_reader(chance)
         faults.plan(self, self.kinds)
         await self._pass(self.active_s)
@@ -329,6 +332,18 @@ class Simulation:
 
         self.at(began, lambda: self._person(reading()))
 
+    def _taken(self, taken: Taken) -> None:
+        try:
+            self.ledger.note_taken(self._sender(taken), taken)
+        except Violation as exc:
+            self.broken.append(str(exc))
+
+    def _told(self, taken: Taken) -> None:
+        self.ledger.note_told(self._sender(taken), taken)
+
+    def _sender(self, taken: Taken) -> SimulatedHouse:
+        return next(house for house in self.houses if house.host.address == taken.source)
+
     def _person(self, coroutine: Any) -> None:
         async def guarded() -> None:
             self._people += 1
@@ -388,13 +403,16 @@ class Simulation:
         for house in self.houses:
             house.on_death = lambda _house: None
             house.die(Death.KILLED)
-        ghosts = [task for house in self.houses for task in house.ghosts]
 
         async def bury() -> None:
-            for task in ghosts:
+            left = asyncio.all_tasks(self.loop) - {asyncio.current_task(self.loop)}
+            for task in sorted(left, key=hash):
                 task.cancel()
-            while any(not task.done() for task in ghosts):
+            limit = self.loop.time() + DAY_S
+            while any(not task.done() for task in left):
                 await self.loop.pause(1.0)
+                if self.loop.time() > limit:
+                    raise Violation(f"does not end: {[task for task in left if not task.done()]}")
 
         self.loop.leap = lambda until: until
         self.loop.drive(bury())

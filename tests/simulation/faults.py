@@ -52,7 +52,7 @@ def plan(world: Simulation, kinds: frozenset[Adversity]) -> None:
     for kind in Adversity:
         chance = world.chance(f"fault {kind.value}")
         if kind in kinds:
-            for _ in range(chance.randint(1, 3)):
+            for _ in range(chance.randint(1, 3) * (3 if kind is Adversity.TAKEOVER else 1)):
                 _PLANS[kind](world, chance)
     if kinds & {Adversity.BREAKS, Adversity.PIECES, Adversity.SLOW}:
         _change_weather(world, kinds)
@@ -112,6 +112,7 @@ def _reload(world: Simulation, chance: Random) -> None:
 
 
 def _takeover(world: Simulation, chance: Random) -> None:
+    """After some steps of the attempts that are under way from some moment on."""
     house, steps = _house(world, chance), int(chance.expovariate(1 / 15)) + 1
 
     def arm() -> None:

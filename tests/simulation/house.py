@@ -112,7 +112,8 @@ class SimulatedHouse:
         self.dies_in: int | None = None
         """So many steps (changes of the disk, octets sent or received) until it dies, and how."""
         self.dies_by = Death.KILLED
-        self.takeovers = 0
+        self.taken_over: set[str] = set()
+        """Queue ids that were being tried when others took the claims: those may be sent again."""
         self.loses_claims_in: int | None = None
         """So many steps with attempts under way until another process takes their claims."""
         self.steps = 0
@@ -222,10 +223,15 @@ class SimulatedHouse:
     def _lose_claims(self) -> None:
         """As another process does that takes this one for dead (`storage/sqlite/sweep.py`)."""
         if self.house is not None:
-            name, now = self.storage._incarnation.name, self.clock.now()
-            self.takeovers += 1
-            freed = at_once(self.storage._writer.submit(lambda connection: free_claims(connection, name, now)))
+            storage, name, now = self.storage, self.storage._incarnation.name, self.clock.now()
+            rows = at_once(storage.spool.list())
+            self.taken_over |= {row.message.queue_id for row in rows if row.claimed}
+            try:
+                freed = at_once(storage._writer.submit(lambda connection: free_claims(connection, name, now)))
+            except StorageError:
+                return
             self._tell(self.name, "loses claims", freed)
+            storage.changes.notify()
 
     def _bury(self, task: asyncio.Task[None], house: House | None) -> None:
         """What the dead process would still do is done without its store, and heard by nobody."""

@@ -76,22 +76,21 @@ class Ledger:
     octets: dict[tuple[str, str], bytes] = field(default_factory=dict)
     """What a UIDL was shown as."""
 
-    told: dict[tuple[str, bytes, str], tuple[int, int]] = field(default_factory=dict)
-    """(house, its queue id, forward-path) that an outside host has, and whose 250 reached the house: in which life of
-    the house, and after how many take-overs of its claims."""
+    told: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    """(house, its queue id, forward-path) that an outside host has, and whose 250 reached the house, in which life."""
 
     def note_taken(self, house: SimulatedHouse, taken: Taken) -> None:
         """An outside host takes something from a house. Raises Violation."""
         for key in self._keys(house, taken):
-            if self.told.get(key) == (house.lives, house.takeovers):
-                raise Violation(f"{house.name}: {key[1]!r} is sent again to {key[2]}, whose 250 had come")
+            if self.told.get(key) == house.lives and key[1] not in house.taken_over:
+                raise Violation(f"{house.name}: {key[1]} is sent again to {key[2]}, whose 250 had come")
 
     def note_told(self, house: SimulatedHouse, taken: Taken) -> None:
-        self.told |= dict.fromkeys(self._keys(house, taken), (house.lives, house.takeovers))
+        self.told |= dict.fromkeys(self._keys(house, taken), house.lives)
 
-    def _keys(self, house: SimulatedHouse, taken: Taken) -> list[tuple[str, bytes, str]]:
+    def _keys(self, house: SimulatedHouse, taken: Taken) -> list[tuple[str, str, str]]:
         found = _QUEUE_ID.search(taken.content)
-        return [(house.name, found[1], path) for path in taken.forward_paths] if found else []
+        return [(house.name, found[1].decode(), path) for path in taken.forward_paths] if found else []
 
     def note_sent(self, house: SimulatedHouse, letter: Letter, answer: Answer) -> None:
         self.letters[letter.message_id] = letter

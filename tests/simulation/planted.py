@@ -20,6 +20,7 @@ from posthouse.mail.reply import Reply, reply
 from posthouse.protocol.pop3_events import Update
 from posthouse.reception.session import SmtpSession
 from posthouse.retrieval.session import Pop3Session
+from posthouse.storage.errors import StorageError
 from posthouse.storage.sqlite import connection, schema, settle
 from posthouse.storage.sqlite.content import SqliteDraft
 from posthouse.storage.sqlite.storage import SqliteStorage
@@ -38,7 +39,7 @@ def early_250() -> Iterator[None]:
                 work = accept(self, acceptance)
                 try:
                     work.send(None)
-                except StopIteration:
+                except (StopIteration, StorageError):
                     pass
 
         asyncio.get_running_loop().call_later(0.5, commit)

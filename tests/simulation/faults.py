@@ -177,7 +177,9 @@ def _full_disk(world: Simulation, chance: Random) -> None:
 
 
 def _bad_disk(world: Simulation, chance: Random) -> None:
-    kinds = chance.choice([frozenset({Kind.SYNC}), frozenset({Kind.SYNC, Kind.SYNC_FOLDER, Kind.WRITE}), frozenset(Kind)])
+    kinds = chance.choice(
+        [frozenset({Kind.SYNC}), frozenset({Kind.SYNC, Kind.SYNC_FOLDER, Kind.WRITE}), frozenset(Kind)]
+    )
     _trouble(world, chance, Trouble.BROKEN, kinds)
 
 

@@ -31,8 +31,8 @@ from tests.simulation.disk import SimulatedDisk, State
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.network import Door, End, Host, SimulatedConnector, Tell
 from tests.simulation.places import ACCOUNTS, PASSWORD, TRUSTED, domain_of, kinds_of_alias
-from tests.storage.crash.recording import Fault
 from tests.storage.crash.house import SeededRandom, SetClock
+from tests.storage.crash.recording import Fault
 
 if TYPE_CHECKING:
     from posthouse.net.dns import Resolver
@@ -143,7 +143,9 @@ class SimulatedHouse:
         assert self._task is None
         self.lives += 1
         self.host.is_off = False
-        self.disk = disk = SimulatedDisk(folder / f"{self.name}{self.lives}", self._state, lambda _operation: self.step())
+        self.disk = disk = SimulatedDisk(
+            folder / f"{self.name}{self.lives}", self._state, lambda _operation: self.step()
+        )
         disk.fault = self._trouble
         doors = {"smtp": (Door(self.host, 25),), "pop3": (Door(self.host, 110),)}
         world = World(
@@ -208,7 +210,9 @@ class SimulatedHouse:
 
     def reload(self) -> None:
         if self.house is not None:
-            self.house.reload(lambda: self.config.model_copy(update={"data_dir": cast(House, self.house).config.data_dir}))
+            self.house.reload(
+                lambda: self.config.model_copy(update={"data_dir": cast(House, self.house).config.data_dir})
+            )
 
     async def _live(self, house: House, disk: SimulatedDisk) -> None:
         try:

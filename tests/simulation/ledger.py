@@ -179,9 +179,7 @@ def _message(
     _reports(where, house, accepted[0], events)
 
 
-def _stands(
-    world: Simulation, where: str, stand: Standing, events: tuple[JourneyEvent, ...], *, ended: bool
-) -> None:
+def _stands(world: Simulation, where: str, stand: Standing, events: tuple[JourneyEvent, ...], *, ended: bool) -> None:
     allowed = ENDED if ended else ENDED + WAITS
     if stand.state not in allowed:
         raise Violation(f"{where}: {stand}")

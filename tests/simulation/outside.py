@@ -39,7 +39,7 @@ class OutsideHost:
     pipelining: bool = True
     dsn: bool = False
     mood: Callable[[], str] = lambda: ""
-    """Where in the session all is refused just now: "greeting", "MAIL", "RCPT", "DATA", "." and a code, as "RCPT 451"."""
+    """Where in the session all is refused just now, and with which code: "greeting 421", "RCPT 451", ". 554"."""
     taken: list[Taken] = field(default_factory=list)
     has: set[tuple[str, str]] = field(default_factory=set)
     """(queue id, forward-path)"""
@@ -127,7 +127,9 @@ class _Session(asyncio.Protocol):
             case "EHLO":
                 extensions = ["8BITMIME", "SMTPUTF8", "SIZE 10000000", "ENHANCEDSTATUSCODES"]
                 extensions += ["PIPELINING"] * self._world.pipelining + ["DSN"] * self._world.dsn
-                self._say("EHLO", "\r\n".join(f"250-{each}" for each in (self._world.name, *extensions)) + "\r\n250 HELP")
+                self._say(
+                    "EHLO", "\r\n".join(f"250-{each}" for each in (self._world.name, *extensions)) + "\r\n250 HELP"
+                )
             case "MAIL":
                 self._forward = []
                 self._reverse = path.split(">")[0] if self._say("MAIL", "250 2.1.0 OK") else None

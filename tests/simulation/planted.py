@@ -12,6 +12,7 @@ from unittest.mock import patch
 import apsw
 
 from posthouse.forwarding.bounce import Bouncer
+from posthouse.forwarding.schedule import RetrySchedule
 from posthouse.forwarding.settling import Settler
 from posthouse.mail.acceptance import Acceptance
 from posthouse.mail.address import parse_address
@@ -146,6 +147,11 @@ def no_claims_freed() -> Iterator[None]:
         yield
 
 
+def late_expiry() -> AbstractContextManager[Any]:
+    """What a clock accepted that was a year ahead expires a year later."""
+    return patch.object(RetrySchedule, "expiry", lambda _schedule, _now, expires_at: expires_at)
+
+
 PLANTED: dict[str, Plant] = {
     "early-250": early_250,
     "settled-without-claim": settled_without_claim,
@@ -155,4 +161,5 @@ PLANTED: dict[str, Plant] = {
     "expunge-before-quit": expunge_before_quit,
     "refused-but-stored": refused_but_stored,
     "no-claims-freed": no_claims_freed,
+    "late-expiry": late_expiry,
 }

@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tests.simulation.planted import PLANTED
 from tests.simulation.world import Failed, simulate
 
 FOUND_BY = {
-    "early-250": (10, "acknowledged and is not known"),
-    "settled-without-claim": (0, "more than one report"),
+    "early-250": (1, "acknowledged and is not known"),
+    "settled-without-claim": (68, "more than one report"),
     "report-about-report": (3, "a report about what came from the null path"),
-    "partial-success-retried": (5, "is sent again"),
+    "partial-success-retried": (63, "is sent again"),
     "unsynced-commits": (7, "acknowledged and is not known"),
     "expunge-before-quit": (4, "gone without QUIT"),
     "refused-but-stored": (0, "was refused, and is stored"),
+    "late-expiry": (149, "does not drain"),
     "no-claims-freed": (4, "does not drain"),
 }
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.simulation.faults import Adversity
 from tests.simulation.ledger import Violation
 from tests.simulation.regressions import REGRESSIONS

@@ -11,7 +11,7 @@ import hashlib
 import shutil
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -314,7 +314,7 @@ class Simulation:
         answer = await send(dialogue, letter, manner)
         self.tell("client", letter.message_id, answer.code, answer.dot, answer.queue_id, *answer.taken)
         self.ledger.note_sent(house, letter, answer)
-        return answer.code == 0 and not manner.leaves_early or 400 <= answer.code < 500
+        return (answer.code == 0 and not manner.leaves_early) or 400 <= answer.code < 500
 
     def _plan_reader(self, chance: Random) -> None:
         house = self.houses[chance.randrange(len(self.houses))]
@@ -442,5 +442,6 @@ def simulate(seed: int, folder: Path, options: Options | None = None) -> Summary
         last = "\n".join(show(line) for line in world.events)
         kinds = " ".join(sorted(kind.value for kind in world.kinds))
         raise Failed(
-            f"seed {seed} ({kinds}): {exc}\nthe last events:\n{last}\nagain with: scripts/simulate --seed {seed} --trace"
+            f"seed {seed} ({kinds}): {exc}\nthe last events:\n{last}\n"
+            f"again with: scripts/simulate --seed {seed} --trace"
         ) from exc

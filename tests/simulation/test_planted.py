@@ -10,7 +10,7 @@ from tests.simulation.planted import PLANTED
 from tests.simulation.world import Failed, simulate
 
 FOUND_BY = {
-    "early-250": (1, "acknowledged and is not known"),
+    "early-250": (1, "nobody has it"),
     "settled-without-claim": (68, "more than one report"),
     "report-about-report": (3, "a report about what came from the null path"),
     "partial-success-retried": (63, "is sent again"),

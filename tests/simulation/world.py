@@ -40,7 +40,7 @@ from tests.simulation.places import (
     recipients,
 )
 
-BUSY_LEAP_S = 100.0
+BUSY_LEAP_S = 150.0
 """While a connection is open or an attempt under way, no timer is later than this."""
 SLOW_LEAP_S = 20.0
 """Where something is due and waits for a place."""
@@ -49,8 +49,8 @@ LAST_EVENTS = 80
 SCHEDULES: tuple[tuple[tuple[str, ...], float], ...] = (
     (("5m", "10m", "20m", "40m", "1h", "2h", "4h"), 4 * HOUR_S),
     (("30m", "6h"), 6 * HOUR_S),
-    *[(("15m", "2h", "12h"), 12 * HOUR_S)] * 5,
-    *[(("5m", "1h", "1d"), DAY_S)] * 5,
+    *[(("15m", "2h", "12h"), 12 * HOUR_S)] * 3,
+    *[(("5m", "1h", "1d"), DAY_S)] * 6,
 )
 """Retry intervals, and the longest of them."""
 
@@ -206,9 +206,9 @@ class Simulation:
         for house in self.houses:
             house.start(self.folder / str(self.seed))
         chance = self.chance("people")
-        for number in range(chance.randint(2, 6)):
+        for number in range(chance.randint(1, 5)):
             self._plan_letter(number, chance)
-        for _ in range(chance.randint(1, 4)):
+        for _ in range(chance.randint(1, 3)):
             self._plan_reader(chance)
         faults.plan(self, self.kinds)
         await self._pass(self.active_s)
@@ -390,7 +390,7 @@ class Simulation:
         for house in self.houses:
             if house.house is None:
                 continue
-            if house.house.runner._running:
+            if house.is_at_work:
                 limit = min(limit, now + BUSY_LEAP_S)
             due = at_once(house.storage.spool.next_due())
             if due is not None:

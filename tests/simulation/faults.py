@@ -52,7 +52,7 @@ def plan(world: Simulation, kinds: frozenset[Adversity]) -> None:
     for kind in Adversity:
         chance = world.chance(f"fault {kind.value}")
         if kind in kinds:
-            for _ in range(chance.randint(1, 3) * (3 if kind is Adversity.TAKEOVER else 1)):
+            for _ in range(chance.randint(1, 3)):
                 _PLANS[kind](world, chance)
     if kinds & {Adversity.BREAKS, Adversity.PIECES, Adversity.SLOW}:
         _change_weather(world, kinds)
@@ -112,13 +112,14 @@ def _reload(world: Simulation, chance: Random) -> None:
 
 
 def _takeover(world: Simulation, chance: Random) -> None:
-    """After some steps of the attempts that are under way from some moment on."""
-    house, steps = _house(world, chance), int(chance.expovariate(1 / 15)) + 1
+    """After some steps of the attempts that are under way from some moment on, and again after some more."""
+    house = _house(world, chance)
+    steps = [int(chance.expovariate(1 / 15)) + 1 for _ in range(6)]
 
     def arm() -> None:
-        house.loses_claims_in = steps
+        house.loses_claims_in, house.loses_claims_next = steps[0], steps[1:]
 
-    world.at(_later(world, chance), arm)
+    world.at(_later(world, chance) / 2, arm)
 
 
 def _partition(world: Simulation, chance: Random) -> None:

@@ -127,7 +127,8 @@ class SimulatedHouse:
         self.taken_over: set[str] = set()
         """Queue ids that were being tried when others took the claims: those may be sent again."""
         self.loses_claims_in: int | None = None
-        """So many steps with attempts under way until another process takes their claims."""
+        """So many steps with attempts under way until another process takes their claims; then so many more."""
+        self.loses_claims_next: list[int] = []
         self.steps = 0
         self.chance = Random()
         self.on_death: Callable[[SimulatedHouse], None] = lambda _house: None
@@ -200,7 +201,7 @@ class SimulatedHouse:
         if self.loses_claims_in is not None and self.house is not None and self.house.runner._running:
             self.loses_claims_in -= 1
             if self.loses_claims_in <= 0:
-                self.loses_claims_in = None
+                self.loses_claims_in = self.loses_claims_next.pop() if self.loses_claims_next else None
                 self._loop.call_soon(self._lose_claims)
 
     def die(self, how: Death) -> None:

@@ -287,6 +287,7 @@ class Transport(asyncio.Transport):
     def _break(self, how: End) -> None:
         tell = self._host.network.tell
         tell("net", how.value, self._local[0], self._peer[0])
+        self.on_arrival = None
         match how:
             case End.RESET:
                 self.other._later(self.receive_reset)

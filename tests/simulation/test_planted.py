@@ -11,14 +11,14 @@ from tests.simulation.world import Failed, simulate
 
 FOUND_BY = {
     "early-250": (1, "nobody has it"),
-    "settled-without-claim": (68, "more than one report"),
+    "settled-without-claim": (93, "more than one report"),
     "report-about-report": (3, "a report about what came from the null path"),
     "partial-success-retried": (63, "is sent again"),
     "unsynced-commits": (7, "acknowledged and is not known"),
     "expunge-before-quit": (4, "gone without QUIT"),
     "refused-but-stored": (0, "was refused, and is stored"),
     "late-expiry": (149, "does not drain"),
-    "no-claims-freed": (4, "does not drain"),
+    "no-claims-freed": (28, "does not drain"),
 }
 
 

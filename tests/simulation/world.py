@@ -239,6 +239,7 @@ class Simulation:
             host.host.is_off = False
         for house in self.houses:
             house.dies_in, house.clock.wrong_s, house.trouble = None, 0.0, None
+            house.loses_claims_in = None
         # Whoever died is started again within some minutes; sessions of before are over when their limits are.
         await self._pass(2 * HOUR_S)
         for house in self.houses:

@@ -249,7 +249,9 @@ class House:
             ReportPace(world.clock, config.forwarding.reports_per_minute),
         )
         schedule = RetrySchedule(
-            intervals_s=config.forwarding.retry, delay_notice_after_s=config.forwarding.delay_notice_after
+            intervals_s=config.forwarding.retry,
+            delay_notice_after_s=config.forwarding.delay_notice_after,
+            expire_after_s=config.forwarding.expire_after,
         )
         limits = RunnerLimits(
             concurrency=config.forwarding.concurrency,

@@ -19,8 +19,21 @@ async def open_storage(
     config: Config, world: World, *, create: bool = False, on_migrated: Callable[[Migrated], None] | None = None
 ) -> Storage:
     """The storage engine that the configuration names. Without `on_migrated` an older database is refused."""
+    disk = world.disk
+    if disk is None:
+        return await SqliteStorage.open(
+            config.data_dir, clock=world.clock, random=world.random, create=create, on_migrated=on_migrated
+        )
     return await SqliteStorage.open(
-        config.data_dir, clock=world.clock, random=world.random, create=create, on_migrated=on_migrated
+        config.data_dir,
+        clock=world.clock,
+        random=world.random,
+        file_system=disk.file_system,
+        vfs=disk.vfs,
+        inline_writer=disk.inline,
+        create=create,
+        on_fatal=disk.on_fatal,
+        on_migrated=on_migrated,
     )
 
 

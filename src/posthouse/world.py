@@ -1,10 +1,11 @@
-"""What a house is handed from outside: time, chance, the way to other hosts. Light, since every command needs it."""
+"""What a house is handed from outside: time, chance, the way to other hosts, its disk. Every command needs it."""
 
 from __future__ import annotations
 
 import os
 import random as random_module
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from posthouse.mail.world import Clock, Random
 if TYPE_CHECKING:
     from posthouse.net.connect import Connector
     from posthouse.net.dns import Resolver
+    from posthouse.storage.filesystem import FileSystem
 
 
 class SystemClock:
@@ -42,6 +44,19 @@ def _connector() -> Connector:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """Where the store keeps its octets, and how it works there, where that is not the machine's disk with threads."""
+
+    file_system: FileSystem
+    vfs: str
+    """SQLite's own way to the disk, by the name that it is registered under."""
+    on_fatal: Callable[[str], None]
+    """Called where the process must end without another answer; what it leads to must not be answered from either."""
+    inline: bool = True
+    """No threads: each commit is made on the loop, before the call returns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """What a house is handed from outside. Tests and simulation hand in their own."""
 
@@ -49,3 +64,5 @@ class World:
     random: Random = field(default_factory=SystemRandom)
     connector: Connector = field(default_factory=_connector)
     resolver: Resolver | None = None
+    disk: Disk | None = None
+    """None: the machine's."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from posthouse.forwarding.schedule import RetrySchedule
@@ -156,3 +158,15 @@ def test_without_its_report_a_delay_is_told_the_next_time() -> None:
     assert verdict.settled.not_before == AFTER_NOTICE + 300
     assert not verdict.settled.delay_notified
     assert verdict.report is None
+
+
+@pytest.mark.conformance("C103", "C304")
+def test_who_was_accepted_by_a_clock_that_was_ahead_expires_in_time() -> None:
+    """Else it would be tried for as long as the clock was wrong, and nobody would be told."""
+    schedule = replace(SCHEDULE, expire_after_s=5 * DAY_S)
+    row = replace(a_row(), expires_at=START + 300 * DAY_S)
+    first = judge(row, LATER, schedule, START, RANDOM).settled
+    assert first.expires_at == START + 5 * DAY_S
+    row = replace(row, expires_at=first.expires_at)
+    assert judge(row, LATER, schedule, START + 4 * DAY_S, RANDOM).settled.expires_at == START + 5 * DAY_S
+    assert judge(row, LATER, schedule, EXPIRED, RANDOM).report is Action.FAILED

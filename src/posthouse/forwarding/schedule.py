@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from posthouse.mail.world import Random
@@ -15,6 +16,12 @@ class RetrySchedule:
 
     intervals_s: tuple[float, ...]
     delay_notice_after_s: float
+    expire_after_s: float = math.inf
+
+    def expiry(self, now: float, expires_at: float) -> float:
+        """When a recipient expires that is to expire at `expires_at`: what was accepted by a clock that was ahead does
+        not wait longer for that than what is accepted now."""
+        return min(expires_at, now + self.expire_after_s)
 
     def next_attempt(self, now: float, attempts: int, expires_at: float, random: Random) -> float | None:
         """Unix time of the attempt after the `attempts`-th, or None when the recipient has expired.

@@ -76,7 +76,8 @@ def judge(
             # An identity's own server: its owner decides whether it is sent again.
             return Verdict(row=row, outcome=outcome, settled=replace(_settled(row, outcome.reply, None), held=True))
         case Deferred() | Uncertain():
-            next_at = schedule.next_attempt(now, row.attempts, row.expires_at, random)
+            expires_at = schedule.expiry(now, row.expires_at)
+            next_at = schedule.next_attempt(now, row.attempts, expires_at, random)
             if not_before is not None:
                 next_at = max(next_at or 0.0, not_before)
             if next_at is None:
@@ -87,6 +88,7 @@ def judge(
                 now, row.message.accepted_at, already=row.delay_notified
             )
             settled = _settled(row, outcome.reply, next_at, delay_notified=tell or row.delay_notified)
+            settled = replace(settled, expires_at=expires_at)
             return Verdict(row=row, outcome=outcome, settled=settled, report=Action.DELAYED if tell else None)
         case unexpected:
             assert_never(unexpected)

@@ -141,6 +141,8 @@ class Settled:
     last_reply: str
     delay_notified: bool = False
     held: bool = False
+    expires_at: float | None = None
+    """It expires then, if not before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -236,3 +236,19 @@ async def test_a_clock_that_was_wrong_is_put_right(house: House) -> None:
     await house.storage.accept(await house.acceptance(forwards=forwards))
     assert await house.storage.spool.make_due(now + 20_000, now) == 2
     assert [row.not_before for row in await rows_of(house)] == [now + 50, now + 5_000, now, now]
+
+
+@pytest.mark.conformance("C103")
+@pytest.mark.parametrize(("asked_s", "left_s"), [(None, 432_000.0), (50.0, 50.0), (9e9, 432_000.0)])
+async def test_an_outcome_may_only_shorten_the_time_that_is_tried(
+    house: House, asked_s: float | None, left_s: float
+) -> None:
+    now = house.clock.now()
+    forward = dataclasses.replace(house.forward(0, FAR, now), expires_at=now + 432_000.0)
+    await house.storage.accept(await house.acceptance(forwards=[forward]))
+    claim = await house.claim()
+    outcome = settlement(claim, now)
+    expires_at = None if asked_s is None else now + asked_s
+    rows = tuple(dataclasses.replace(settled, expires_at=expires_at) for settled in outcome.rows)
+    assert await house.storage.settle(dataclasses.replace(outcome, rows=rows))
+    assert [row.expires_at for row in await rows_of(house)] == [now + left_s]

@@ -18,6 +18,7 @@ _SERVED = "DELETE FROM spool WHERE queue_id = ? AND recipient_number = ?"
 _WAITS = """
 UPDATE spool SET not_before = coalesce(?3, not_before), last_reply = ?4, delay_notified = delay_notified OR ?5,
     held = max(held, ?6), sending_at = CASE WHEN ?6 THEN sending_at END, deaths = 0, tried_at = ?7,
+    expires_at = min(expires_at, coalesce(?8, expires_at)),
     claim_token = NULL, claim_incarnation = NULL
 WHERE queue_id = ?1 AND recipient_number = ?2"""
 
@@ -49,5 +50,5 @@ def _settle(connection: apsw.Connection, settled: Settled, now: float) -> None:
         connection.execute(_SERVED, key)
         mark_unreferenced(connection, settled.queue_id, now)
         return
-    waits = (settled.not_before, settled.last_reply, settled.delay_notified, settled.held, now)
+    waits = (settled.not_before, settled.last_reply, settled.delay_notified, settled.held, now, settled.expires_at)
     connection.execute(_WAITS, (*key, *waits))

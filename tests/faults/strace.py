@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.peers.programs import environment
 
 KILL = "signal=KILL"
+GRACE_S = 10.0
 
 
 def injecting(call: str, what: str, when: int) -> list[str]:
@@ -37,7 +38,9 @@ class Attached:
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        assert self._process.stderr is not None
-        with self._process.stderr:
-            self._process.stderr.read()
-        self._process.wait(30)
+        try:
+            self._process.communicate(timeout=GRACE_S)
+        except subprocess.TimeoutExpired:
+            # Seen where all threads had ended at once: strace waits for one that is a zombie already, for ever.
+            self._process.kill()
+            self._process.communicate()

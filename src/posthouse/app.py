@@ -29,6 +29,7 @@ from posthouse.forwarding.schedule import RetrySchedule
 from posthouse.held import HeldFiles
 from posthouse.identity.authenticator import Authenticator, IdentityRules
 from posthouse.identity.limiter import LimiterRules
+from posthouse.indexing import IndexRunner
 from posthouse.log import Log
 from posthouse.mail.world import Clock
 from posthouse.metrics import Metrics
@@ -136,6 +137,7 @@ class House:
                 if self.part.leads:
                     chores.append(group.create_task(self._sweep()))
                     chores.append(group.create_task(self.collecting.run()))
+                    chores.append(group.create_task(IndexRunner(self.storage, self.log).run()))
                     chores.append(group.create_task(self._tell_of_limits()))
                 group.create_task(self.refusals.run())
                 group.create_task(self.watch.run())

@@ -31,6 +31,7 @@ from posthouse.mail.queue_filter import QueueFilter
 from posthouse.mail.source import KnownMessage, Source, SourceSettings, SourceState
 from posthouse.mail.spool import Action, Claim, DueDestination, QueueDepth, Settlement, SpoolRow, Tally
 from posthouse.storage.observer import Observer
+from posthouse.storage.reading import Reading
 from posthouse.storage.upkeep import Flaw, Manifest, Order, Retention, Sizes, Tell, tell_nobody
 
 
@@ -425,6 +426,8 @@ class Storage(Protocol):
     def journey(self) -> Journey: ...
     @property
     def folders(self) -> Folders: ...
+    @property
+    def reading(self) -> Reading: ...
     @property
     def sources(self) -> Sources: ...
     @property

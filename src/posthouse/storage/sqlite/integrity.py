@@ -23,6 +23,7 @@ from posthouse.storage.sqlite.connection import DATABASE, row, rows
 from posthouse.storage.sqlite.content import CHUNK_OCTETS, SqliteContent
 from posthouse.storage.sqlite.incarnation import orphans
 from posthouse.storage.sqlite.journey_index import WORDS, not_found, strays
+from posthouse.storage.sqlite.mail_index import LETTER_WORDS
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.upkeep import Flaw, Progress, Tell
 
@@ -80,7 +81,7 @@ class Inspector:
         self.wrong_folders: list[int] = []
         self.unlisted_messages: list[str] = []
         self.lost_journeys: list[QueueId] = []
-        self.words_damaged = False
+        self.words_damaged = self.letters_damaged = False
 
     async def flaws(self, *, rows_only: bool = False) -> AsyncGenerator[Flaw, None]:
         """What is wrong, as it is found. `rows_only`: content is not read, nor the folder looked at."""
@@ -107,7 +108,8 @@ class Inspector:
     async def _structure(self) -> AsyncGenerator[Flaw, None]:
         self._tell(Progress("structure", 0, 0))
         for flaw in await self._readers.query(_structure):
-            self.words_damaged = self.words_damaged or flaw.mend == _MEND
+            self.words_damaged = self.words_damaged or WORDS in flaw.what
+            self.letters_damaged = self.letters_damaged or LETTER_WORDS in flaw.what
             yield flaw
 
     async def _identities(self) -> AsyncGenerator[Flaw, None]:
@@ -246,8 +248,8 @@ def _structure(connection: apsw.Connection) -> list[Flaw]:
     """What SQLite itself finds: pages, indexes, constraints, references."""
     said = [line for (line,) in rows(connection, f"PRAGMA integrity_check({_FLAWS_OF_SQLITE})")]
     flaws = [
-        # What replies are found by can be written again from the journeys themselves.
-        Flaw(check="structure", what=" ".join(line.split()), mend=_MEND if WORDS in line else _RESTORE)
+        # What is found by words can be written again, from the journeys and the messages themselves.
+        Flaw(check="structure", what=" ".join(line.split()), mend=_MEND if is_derived(line) else _RESTORE)
         for line in said
         if line != "ok"
     ]
@@ -256,6 +258,11 @@ def _structure(connection: apsw.Connection) -> list[Flaw]:
         Flaw(check="references", what=f"a row of {table} names a row of {parent} that is not there", mend=_RESTORE)
         for table, _, parent, _ in dangling
     ]
+
+
+def is_derived(verdict: str) -> bool:
+    """Whether SQLite speaks of an index of words, which can be made again."""
+    return WORDS in verdict or LETTER_WORDS in verdict
 
 
 def _chunks(disk: FileSystem, path: Path, size_octets: int) -> Iterator[bytes]:

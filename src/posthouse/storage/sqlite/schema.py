@@ -14,6 +14,7 @@ from posthouse.storage.filesystem import FileSystem
 from posthouse.storage.sqlite.connection import APPLICATION_ID, DATABASE, check_library, open_writable, row, rows
 from posthouse.storage.sqlite.copying import counts_of, told_about
 from posthouse.storage.sqlite.journey_index import WORDS
+from posthouse.storage.sqlite.mail_index import LETTER_WORDS
 from posthouse.storage.sqlite.migrate import Migrations, OnMigrated, bring_up, migrations
 from posthouse.storage.upkeep import Counts, Migrated, Tell, tell_nobody
 
@@ -134,8 +135,8 @@ def _check_structure(connection: apsw.Connection, path: Path) -> None:
     if octets <= QUICK_CHECK_OCTETS:
         verdicts = [verdict for (verdict,) in rows(connection, "PRAGMA quick_check(10)")]
         for verdict in verdicts:
-            # What replies are found by keeps nobody from their mail; `check --store --mend` writes it again.
-            if verdict != "ok" and WORDS not in verdict:
+            # What is found by words keeps nobody from their mail; `check --store --mend` writes it again.
+            if verdict != "ok" and WORDS not in verdict and LETTER_WORDS not in verdict:
                 raise _damaged(path, verdict)
         return
     tables = rows(connection, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")

@@ -33,6 +33,7 @@ from posthouse.storage.sqlite.incarnation import Incarnation
 from posthouse.storage.sqlite.integrity import Inspector, mend_claims, mend_counters, mend_messages
 from posthouse.storage.sqlite.journey import SqliteJourney
 from posthouse.storage.sqlite.journey_index import index_again, renew_words
+from posthouse.storage.sqlite.mail_index import SqliteReading, begin_anew
 from posthouse.storage.sqlite.maildrops import SqliteMaildrops
 from posthouse.storage.sqlite.migrate import OnMigrated
 from posthouse.storage.sqlite.retention import sweep_journeys, sweep_refused
@@ -96,6 +97,7 @@ class SqliteStorage:
         self.journey = SqliteJourney(writer, readers, self.spool.orders)
         self.sources = SqliteSources(writer, readers)
         self.folders = SqliteFolders(writer, readers, clock)
+        self.reading = SqliteReading(writer, readers, clock)
 
     @classmethod
     async def open(
@@ -216,6 +218,8 @@ class SqliteStorage:
             await self._writer.submit(lambda connection, folder=folder: mend_counters(connection, folder))  # type: ignore[misc]
         if inspector.unlisted_messages:
             await self._writer.submit(lambda connection: mend_messages(connection, inspector.unlisted_messages, now))
+        if inspector.letters_damaged:
+            await self._writer.submit(begin_anew)
         lost = inspector.lost_journeys
         if inspector.words_damaged:
             await self._writer.submit(renew_words)

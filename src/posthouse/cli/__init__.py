@@ -30,6 +30,7 @@ MODULES = {
     "queue": ("queue",),
     "messages": ("journey",),
     "send": ("send",),
+    "read": ("read",),
     "collect": ("collect",),
 }
 """The commands that each module's `register` adds. Only the module of the command that was given is imported."""

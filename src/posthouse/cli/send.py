@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from posthouse.admission.letters import RefusedLetter, take_letter
+from posthouse.cli.answer import Answered, find_answered
 from posthouse.cli.check import is_served
 from posthouse.cli.common import ConfigOption, JsonOption, Problem, print_json, printable, with_storage
 from posthouse.cli.editor import Written, edit
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from posthouse.world import World
 
 MOST_TEXT_OCTETS = 10 * 1024 * 1024
-_NEEDED = ("posthouse.engines",)
+_NEEDED = ("posthouse.engines", "posthouse.indexing")
 
 
 def register(app: typer.Typer) -> None:
@@ -55,6 +56,10 @@ def send(
     attach: Annotated[
         list[Path] | None, typer.Option("--attach", "-a", metavar="FILE", readable=False, help="A file to go with it.")
     ] = None,
+    reply: Annotated[
+        str | None, typer.Option("--reply", metavar="ID", help="Answer this message, as posthouse read names it.")
+    ] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Answer everyone who got it.")] = False,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -67,17 +72,24 @@ def send(
         to=_mailboxes(to), cc=_mailboxes(cc), bcc=_mailboxes(bcc), subject=subject or "", text=_text(message)
     )
     files = tuple(map(_attachment, attach or ()))
+    if everyone and reply is None:
+        raise Problem("--all is for an answer: posthouse send --reply ID --all")
 
-    async def find(storage: Storage, _config: Config, _world: World) -> Writer:
-        return await find_writer(storage, author)
+    async def find(storage: Storage, _config: Config, _world: World) -> tuple[Answered | None, Writer]:
+        if reply is not None:
+            return await find_answered(storage, reply, author, everyone=everyone)
+        return None, await find_writer(storage, author)
 
     # The editor may be open for hours: nothing is held meanwhile.
-    writer = with_storage(config, find, *_NEEDED)
-    if message is None and _on_terminal():
+    answered, writer = with_storage(config, find, *_NEEDED)
+    by_hand = message is None and _on_terminal()
+    if answered is not None:
+        given = answered.begun(given, quoted=by_hand)
+    if by_hand:
         given = edit(given, writer.mailbox.address)
     if not (given.to or given.cc or given.bcc):
         raise Problem("say whom it is to: posthouse send ADDRESS")
-    taken, served = with_storage(config, lambda *house: _take(writer, given, files, *house), *_NEEDED)
+    taken, served = with_storage(config, lambda *house: _take(writer, given, files, answered, *house), *_NEEDED)
     if isinstance(taken, tuple):
         raise Problem("; ".join(map(_refused, taken)))
     _tell(taken, served=served, as_json=json)
@@ -87,6 +99,7 @@ async def _take(
     writer: Writer,
     written: Written,
     files: tuple[Attachment, ...],
+    answered: Answered | None,
     storage: Storage,
     config: Config,
     world: World,
@@ -102,8 +115,12 @@ async def _take(
         attachments=files,
         message_id=new_message_id(writer.mailbox.address, world),
         date=world.clock.now(),
+        in_reply_to=answered.answer.in_reply_to if answered is not None else "",
+        references=answered.answer.references if answered is not None else (),
     )
     taken = await take_letter(admission_of(storage, config, world), storage, writer.account, letter)
+    if answered is not None and isinstance(taken, Acceptance):
+        await answered.note(storage)
     return taken, is_served(config)
 
 

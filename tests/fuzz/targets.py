@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fuzz import contents, framing, logins, network, pop3_sessions, smtp_sessions, stored, texts
+from tests.fuzz import contents, framing, logins, network, pop3_sessions, reading, smtp_sessions, stored, texts
 
 CORPUS = Path(__file__).parent / "corpus"
 MAX_OCTETS = 600
@@ -66,6 +66,20 @@ _DNS = (
     *(b"\0\x10\0\1", b"\0\x06\0\1", b"\0\x1c\0\1", b"\xc0\x0c", b"\xff\xfe\xff", b"\x81\x83", b"\x83\x80"),
 )
 _HELLO = (b"\x16\x03\1\0", b"\x01\0\0", b"\x03\x03", b"\0\x10\0", b"\x02h2", b"\0\0\0", b"\x04smtp")
+_MIME = (
+    *(b"Content-Type: multipart/mixed; boundary=x\r\n", b"Content-Type: text/html; charset=utf-7\r\n", b"\r\n--x\r\n"),
+    *(
+        b"--x--",
+        b"Content-Transfer-Encoding: base64\r\n",
+        b"Content-Disposition: attachment; filename*0*=utf-8''%",
+        b";",
+    ),
+    *(b"References: <1@x> <2@x>\r\n", b"boundary=", b"quoted-printable", b"=\r\n", b"message/rfc822", b"\r\n\r\n"),
+)
+_HTML = (
+    *(b"<a href=", b"http://a.test", b"</a>", b"<script>", b"</script>", b"<!--", b"-->", b"<blockquote>", b"<pre>"),
+    *(b"&#", b"&amp;", b'"', b"'", b"<", b">", b"<head>", b"<img alt=", b"\xe2\x80\xae", b"\n", b" ", b"="),
+)
 _STORED = (
     *(b'{"reply":"', b'"forward_paths":["', b'"transcript":["C: ', b"S: 250 ok", b"\xfe", b"\xfe\xfe\xfe", b"null"),
     *(b"451 4.7.1 later", b"delivered", b"failed", b"deferred", b"a@b.test", b"[", b"{", b'"', b"\\u0000"),
@@ -129,6 +143,12 @@ TARGETS: dict[str, Target] = {
         Target(contents.submission, _HEADER),
         Target(contents.downgrade, _HEADER),
         Target(contents.title, _HEADER),
+        Target(reading.received_message, (*_HEADER, *_MIME), 1500),
+        Target(reading.html_text, _HTML),
+        Target(reading.file_name, (b"..", b"/", b"\\", b"CON", b".", b"-", b"\0", b"\xe2\x80\xae", b".pdf", b" ")),
+        Target(
+            reading.mail_query, (b"from:", b"in:", b"before:2026-01-01", b'"', b"*", b"-", b" ", b"is:unread", b"has:")
+        ),
         Target(contents.top, _CONTENT),
         Target(contents.report, (*_HEADER, b"\xfe", b"\xfe\xfe\xfe"), 1500),
         Target(

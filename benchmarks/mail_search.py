@@ -3,8 +3,8 @@
     PYTHONPATH=src python benchmarks/mail_search.py [--count 100000]
 
 The messages look like a person's: words as rare as those of a language, half of them in conversations, one of three
-with HTML, one of eight with a file. One JSON line: seconds to accept and to index, sizes, and the median and slowest of each
-kind of question in ms, on a connection with the cache of a house's readers, each asked with other words.
+with HTML, one of eight with a file. One JSON line: seconds to accept and to index, sizes, and the median and slowest of
+each kind of question in ms, on a connection with the cache of a house's readers, each asked with other words.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import apsw
 import pytest
 
 import posthouse
+from posthouse.indexing import bring_up_to_date
 from posthouse.mail.acceptance import Acceptance, Destination, Forward
 from posthouse.mail.address import parse_address
 from posthouse.mail.content import ContentFacts
@@ -92,6 +93,10 @@ async def use_all(house: Path) -> None:
     kinds = [kind.__name__.lower() for kind in get_args(JourneyEvent)]
     await storage.journey.append([from_json(kind, first.message.queue_id, now, "{}") for kind in kinds])
     await storage.administration.add_alias(parse_address("x@there.test"), [parse_address(then.LOGINS[0])])
+    reader = await storage.directory.account(then.LOGINS[0])
+    assert reader is not None
+    await storage.reading.begin(reader.account)
+    assert await bring_up_to_date(storage, reader.account)
     await storage.close()
     # As a restore holds it.
     connection = apsw.Connection(str(house / DATABASE))

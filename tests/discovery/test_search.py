@@ -153,10 +153,10 @@ def of_name(provider: Provider) -> dict[str, MailServer]:
 @pytest.mark.conformance("C145", "C271", "S4", "S5")
 @pytest.mark.parametrize(
     "fault",
-    (
+    [
         *("name", "expired", "client", "unknown", "clear", "stripped"),
         *("injected", "half a line", "nothing", "garbage", "refusal"),
-    ),
+    ],
 )
 async def test_a_server_that_is_not_safe_is_not_found(tmp_path: Path, fault: str) -> None:
     (tmp_path / "b").mkdir()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,6 +71,9 @@ class MailServer:
                     return
                 await writer.start_tls(self.tls)
                 continue
+            if verb == "AUTH" and self.is_pop3:
+                writer.write(b"+ \r\n")
+                self.commands.append((await reader.readline()).decode().rstrip("\r\n"))
             writer.write(self._answer(verb))
             if verb == "QUIT":
                 return
@@ -150,6 +155,26 @@ class Provider:
 def page(xml: bytes | str) -> bytes:
     octets = xml.encode() if isinstance(xml, str) else xml
     return b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n\r\n" % len(octets) + octets
+
+
+@contextmanager
+def running_aside(folder: Path, furnish: Callable[[Provider], None]) -> Iterator[Provider]:
+    """The same in a thread of its own, for tests that do not run in a loop."""
+    started: Future[Provider] = Future()
+    ended = threading.Event()
+
+    async def run() -> None:
+        async with running(folder, furnish) as provider:
+            started.set_result(provider)
+            await asyncio.to_thread(ended.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
+    thread.start()
+    try:
+        yield started.result(30)
+    finally:
+        ended.set()
+        thread.join(30)
 
 
 @asynccontextmanager

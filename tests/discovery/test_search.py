@@ -108,7 +108,7 @@ async def test_what_is_not_offered_is_not_tried(tmp_path: Path) -> None:
         assert found.denied == {"POP3"}
         assert ("pop.far.test", 995) not in provider.connected
         # Only one of both services: the other is used.
-        provider.records["_pop3._tcp.far.test"] = (Service(0, 0, 995, "pop.far.test"),)
+        provider.records["_pop3._tcp.far.test"] = (Service(0, 0, 110, "pop.far.test"),)
         assert "POP3" not in (await provider.search().find(ADA)).denied
 
 

@@ -77,7 +77,7 @@ def text_argument(text: str, what: str, longest: int = 200) -> str:
 def ask_password(address: Address, *, from_stdin: bool) -> str:
     """Typed without being shown, or the first line of standard input. Raises Problem."""
     if not from_stdin:
-        if not sys.stdin.isatty():
+        if not is_typed():
             raise Problem("a password is typed on a terminal; elsewhere give it with --password-stdin")
         return str(typer.prompt(f"The password of {printable(address)}", hide_input=True, err=True))
     try:
@@ -87,6 +87,11 @@ def ask_password(address: Address, *, from_stdin: bool) -> str:
     if not password or "\0" in password:
         raise Problem("there is no password on standard input")
     return password
+
+
+def is_typed() -> bool:
+    """Whether somebody is there who can type a password."""
+    return sys.stdin.isatty()
 
 
 def policy_told(policy: Policy) -> str:

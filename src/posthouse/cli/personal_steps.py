@@ -263,7 +263,7 @@ def confirm(
             "whoever can forge that would get your password. Ask your provider if you are not sure.",
             file=out,
         )
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not is_terminal():
         if yes and not strange:
             return
         servers = " ".join(
@@ -274,6 +274,11 @@ def confirm(
         )
     if not (yes and not strange) and not typer.confirm("Is that right?", default=not strange):
         raise typer.Abort
+
+
+def is_terminal() -> bool:
+    """Whether somebody is there who can be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def secret_of(config: Config, address: Address, reference: str, *, from_stdin: bool) -> str:

@@ -163,6 +163,11 @@ def test_a_server_that_takes_tokens_only_says_so(home: Command, far: Provider) -
 
 def test_a_domain_without_servers_says_what_was_tried(home: Command, far: Provider) -> None:
     ran = home.run("add-account", "ada@nowhere.test", "--yes")
-    assert ran.failed_with("nowhere.test has no POP3 server that can be used", "Connection refused", "--pop3 HOST:PORT")
+    assert ran.failed_with(
+        "nowhere.test has no POP3 server that can be used (", "Connection refused", "--pop3 HOST:PORT"
+    )
+    far.missing = True
+    ran = home.run("add-account", "ada@nowhere.test", "--yes")
+    assert ran.failed_with("nowhere.test has no POP3 server that could be found; if you know one")
     far.records = {"_pop3s._tcp.nowhere.test": (Service(0, 0, 0, ""),)}
     assert home.run("add-account", "ada@nowhere.test", "--yes").failed_with("says that it offers no POP3")

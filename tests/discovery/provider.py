@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -112,6 +113,8 @@ class Provider:
     asked: list[str] = field(default_factory=list)
     connected: list[tuple[str, int]] = field(default_factory=list)
     ports: dict[tuple[str, int], int] = field(default_factory=dict)
+    missing: bool = False
+    """No name leads anywhere."""
 
     async def services(self, name: str) -> tuple[Service, ...]:
         return self.records.get(name, ())
@@ -119,6 +122,8 @@ class Provider:
     async def connect(self, host: str, port: int, *, local_address: str | None = None) -> Stream:
         assert local_address is None
         self.connected.append((host, port))
+        if self.missing:
+            raise socket.gaierror(-2, "Name or service not known")
         if (host, port) not in self.ports:
             raise ConnectionRefusedError(111, "Connection refused")
         return await TcpConnector().connect("127.0.0.1", self.ports[host, port])

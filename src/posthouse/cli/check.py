@@ -181,7 +181,9 @@ async def _store(config: Config) -> tuple[list[Finding], tuple[str, ...], float 
         domains = await storage.administration.domains()
         if not domains:
             findings.append(Finding("domain", PROBLEM, "no domain is local; run: posthouse domain add example.org"))
-        findings += [await postmaster(config, storage), await scram(config, storage), *crowd(config)]
+        findings += [await postmaster(config, storage), *crowd(config)]
+        if not config.is_personal or any(config.listen.model_dump().values()):
+            findings.append(await scram(config, storage))
         findings += await aliases(storage, config)
         findings += await identities(storage, config)
         findings += await elsewhere(storage, config)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from posthouse.storage.interfaces import Storage
     from posthouse.vault import Vault
 
+SHOWN_TRIED = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -110,16 +112,21 @@ def look(config: Config, address: Address, given: tuple[Server | None, Server | 
 
 def require_found(address: Address, found: Found, *, sends: bool) -> tuple[Offer, Offer | None]:
     """Raises Problem, which says what was tried."""
-    tried = f" ({'; '.join(found.tried[-6:])})" if found.tried else ""
     if found.pop3 is None:
-        why = "says that it offers no POP3" if "POP3" in found.denied else f"has no POP3 server that can be used{tried}"
+        why = "says that it offers no POP3" if "POP3" in found.denied else f"has no POP3 server{_tried(found, 'POP3')}"
         raise Problem(f"{address.domain} {why}; if you know one, give --pop3 HOST:PORT")
     if found.smtp is None and sends:
         raise Problem(
-            f"{address.domain} has no submission server that can be used{tried}; "
+            f"{address.domain} has no submission server{_tried(found, 'submission')}; "
             "if you know one, give --smtp HOST:PORT; to collect only, give --collect-only"
         )
     return found.pop3, found.smtp
+
+
+def _tried(found: Found, service: str) -> str:
+    """Why what was tried could not be used."""
+    tried = found.tried.get(service, ())[:SHOWN_TRIED]
+    return f" that can be used ({'; '.join(map(printable, tried))})" if tried else " that could be found"
 
 
 def mechanism_at(offer: Offer, command: str | None, wanted: Mechanism | None) -> Mechanism:

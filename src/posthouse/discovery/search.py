@@ -7,7 +7,7 @@ SRV records that lead elsewhere, then usual names.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,7 +23,7 @@ from posthouse.discovery.candidate import (
     protection_of,
 )
 from posthouse.discovery.services import POP3, SUBMISSION, candidates, is_denied
-from posthouse.discovery.trial import Trial, Unusable
+from posthouse.discovery.trial import NO_SUCH_HOST, Trial, Unusable
 from posthouse.mail.address import Address
 from posthouse.mail.source import Protection, Server
 from posthouse.mail.world import Random
@@ -45,11 +45,14 @@ class ServiceResolver(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The servers that answered; None: none did. `tried` says of each other one why not, `denied` what DNS denies."""
+    """The servers that answered; None: none did. `denied`: services that DNS denies.
+
+    `tried` says of the others why not, by service; "" is what holds for both. Hosts that do not exist are left out.
+    """
 
     pop3: Offer | None
     smtp: Offer | None
-    tried: tuple[str, ...] = ()
+    tried: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     denied: frozenset[str] = frozenset()
 
 
@@ -87,10 +90,11 @@ class Search:
         for side, given in ((receiving, pop3), (sending, smtp)):
             if given is not None:
                 side.found = [Candidate(server=given, how=How.GIVEN, vouched=True)]
+        documents: list[str] = []
         try:
             async with asyncio.timeout(WHOLE_S):
                 if wanting := [side for side in sides if not side.found]:
-                    await self._gather(address, wanting)
+                    await self._gather(address, wanting, documents)
                 async with asyncio.TaskGroup() as group:
                     for side in sides:
                         group.create_task(_choose(side))
@@ -99,15 +103,14 @@ class Search:
         return Found(
             pop3=receiving.offer,
             smtp=sending.offer,
-            tried=tuple(line for side in sides for line in side.tried),
+            tried={"": tuple(documents), **{side.service: tuple(side.tried) for side in sides}},
             denied=frozenset(side.service for side in sides if side.denied),
         )
 
-    async def _gather(self, address: Address, sides: Sequence[_Side]) -> None:
+    async def _gather(self, address: Address, sides: Sequence[_Side], tried: list[str]) -> None:
         """What is to be tried, the best first."""
         documents: dict[str, Servers] = {}
         answers: dict[str, tuple[Service, ...]] = {}
-        tried: list[str] = []
         async with asyncio.TaskGroup() as group:
             for url in addresses_of(address):
                 group.create_task(self._document(url, address, documents, tried))
@@ -131,7 +134,6 @@ class Search:
                 *(candidate for candidate in told if not candidate.vouched),
                 *usual,
             ]
-            side.tried += tried if side is sides[0] else []
 
     async def _document(self, url: str, address: Address, documents: dict[str, Servers], tried: list[str]) -> None:
         try:
@@ -168,7 +170,8 @@ async def _try(side: _Side, candidate: Candidate) -> Offer | None:
     try:
         return await side.try_one(candidate)
     except Unusable as exc:
-        side.tried.append(f"{side.service} at {candidate.server}: {exc}")
+        if str(exc) != NO_SUCH_HOST or candidate.how is not How.USUAL:
+            side.tried.append(f"{candidate.server}: {exc}")
         return None
 
 

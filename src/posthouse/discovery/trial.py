@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from posthouse.protocol.pop3_client import Capabilities
 TRIAL_S = 7.0
 """For one server."""
 LOGIN_S = 60.0
+NO_SUCH_HOST = "there is no such host"
 _TOKENS = {mechanism.upper(): mechanism for mechanism in (Mechanism.XOAUTH2, Mechanism.OAUTHBEARER)}
 _PASSWORDS = frozenset({"PLAIN", "LOGIN", "SCRAM-SHA-256"})
 
@@ -101,6 +103,8 @@ class Trial:
     async def _connected(self, server: Server) -> Stream:
         try:
             stream = await self.connector.connect(server.host, server.port)
+        except socket.gaierror as exc:
+            raise Unusable(NO_SUCH_HOST) from exc
         except OSError as exc:
             raise Unusable(f"it cannot be reached: {exc.strerror or exc}") from exc
         if server.protection is Protection.NONE and not _is_loopback(stream.peer_address):

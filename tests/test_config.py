@@ -225,7 +225,8 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
 def test_where_the_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("POSTHOUSE_CONFIG", raising=False)
-    monkeypatch.setattr(config, "SEARCHED", (Path("posthouse.toml"), tmp_path / "etc.toml"))
+    monkeypatch.setattr(config, "MACHINES", tmp_path / "etc.toml")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     with pytest.raises(
         ConfigError, match=r"the folder of the house, or name its file with --config FILE; .*posthouse init"
     ):

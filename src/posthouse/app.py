@@ -14,13 +14,14 @@ from posthouse.admission.peer import Role
 from posthouse.admission.reports import ReportWriter
 from posthouse.admission.rewriting import Rewriter
 from posthouse.admission.rules import Rules
-from posthouse.collecting import collector_of, turns_folder
+from posthouse.collecting import collector_of, turns_folder, vault_of
 from posthouse.collection.runner import CollectionRunner
 from posthouse.config import Config, ConfigError, reloaded
 from posthouse.config_values import Endpoint, parse_endpoint
 from posthouse.doors import Doors
 from posthouse.engines import open_storage
 from posthouse.forwarding.bounce import Bouncer
+from posthouse.forwarding.logins import IdentityLogins
 from posthouse.forwarding.outgoing import Outgoing, Remembered
 from posthouse.forwarding.pace import ReportPace
 from posthouse.forwarding.routes import Router
@@ -243,7 +244,9 @@ class House:
             world.clock,
             world.random,
         )
-        relay = self.outgoing.relay(config, router, world.connector, self.storage.content, world.clock, self.remembered)
+        logins = IdentityLogins(self.storage.directory, vault_of(config).read)
+        content = self.storage.content
+        relay = self.outgoing.relay(config, router, world.connector, content, world.clock, self.remembered, logins)
         self.report_writer = ReportWriter(self.storage.content, self.admission, world.random)
         bouncer = Bouncer(
             self.storage.content,

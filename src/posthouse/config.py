@@ -47,7 +47,11 @@ from posthouse.mail.address import Address
 ENVIRONMENT_KEY = "POSTHOUSE_CONFIG"
 RESTART_KEYS = ("listen", "data_dir", "storage", "workers", "user", "log")
 """What a running house cannot change."""
-SEARCHED = (Path("posthouse.toml"), Path("/etc/posthouse/posthouse.toml"))
+NAME = "posthouse.toml"
+PERSONAL_HOST = "posthouse.internal"
+"""What a house calls itself that is for its owner alone: `.internal` is nobody's name in DNS."""
+MACHINES = Path("/etc/posthouse/posthouse.toml")
+"""The configuration of a house that is a service of this machine."""
 
 MESSAGE_CHARACTERS = 300
 LONGEST_SLOWING_S = 30.0
@@ -235,6 +239,11 @@ class Config(_Section):
     dns: Dns = Dns()
     log: LogSettings = LogSettings()
 
+    @property
+    def is_personal(self) -> bool:
+        """Whether it is a house that nobody else is to find."""
+        return self.hostname == PERSONAL_HOST
+
     @model_validator(mode="after")
     def _safe(self) -> Config:
         _check_together(self)
@@ -261,14 +270,26 @@ def _check_together(config: Config) -> None:
                 )
 
 
+def personal_folder() -> Path:
+    """Where the house of one's own is made, where no folder is named (XDG Base Directory Specification)."""
+    data = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(data) if data.startswith("/") else Path.home() / ".local" / "share") / "posthouse"
+
+
+def searched() -> tuple[Path, ...]:
+    """Where a configuration may be that was not named. Root means the machine's house before its own."""
+    places = (personal_folder() / NAME, MACHINES)
+    return (Path(NAME), *(places if os.geteuid() else reversed(places)))
+
+
 def find(path: Path | None) -> Path:
     """The configuration file to use: as told, else `$POSTHOUSE_CONFIG`, else where it usually is."""
     if path is not None:
         return path
     if named := os.environ.get(ENVIRONMENT_KEY):
         return Path(named)
-    for candidate in SEARCHED:
-        if candidate.exists():
+    for candidate in searched():
+        if os.path.exists(candidate):
             return candidate
     raise ConfigError(
         "there is no posthouse.toml here or in /etc/posthouse; go to the folder of the house, or name its file "

@@ -23,6 +23,7 @@ from posthouse.config_values import (
     parse_host,
     parse_next_hop,
 )
+from posthouse.mail.source import Mechanism
 
 IMPLICIT_TLS_PORT = 465
 PASSWORD_OCTETS = 4096
@@ -50,6 +51,10 @@ class Credentials:
 
     user: str
     password: str = field(repr=False)
+    mechanism: Mechanism = Mechanism.PASSWORD
+    """Whether `password` is an OAuth 2 token."""
+    tls: TlsMode | None = None
+    """How the connection has to be protected, where the configuration does not say it."""
 
 
 def _parse_user(value: object) -> str:

@@ -56,8 +56,7 @@ class Vault:
     def keep(self, name: str, secret: str) -> str:
         """Keep it under a name, such as an address, instead of what was there; the reference. Raises OSError."""
         ring = usable_keyring()
-        if ring is not None:
-            ring.set_password(SERVICE, name, secret)
+        if ring is not None and _into_keyring(ring, name, secret):
             return f"keyring:{name}"
         spelled = _UNSAFE.sub(lambda found: f"%{ord(found[0]):X}", name)
         self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -118,6 +117,15 @@ def usable_keyring() -> ModuleType | None:
     except (KeyringError, RuntimeError):
         return None
     return keyring if usable else None
+
+
+def _into_keyring(ring: ModuleType, name: str, secret: str) -> bool:
+    """False where it would not take it, as one that stays locked."""
+    try:
+        ring.set_password(SERVICE, name, secret)
+    except ring.errors.KeyringError:
+        return False
+    return True
 
 
 def _from_keyring(name: str) -> str:

@@ -77,6 +77,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     """Commands run in an empty folder with no configuration named, on a machine behind a router."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("POSTHOUSE_CONFIG", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
     for module in (surroundings, first_look):
         monkeypatch.setattr(module, "outgoing_addresses", lambda: ("192.168.1.7",))
         monkeypatch.setattr(module, "name_of_machine", lambda: None)

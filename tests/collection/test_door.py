@@ -23,6 +23,7 @@ from tests.scripted_peer import Close, Expect, Hang, Raw, ScriptedPeer, Send, St
 
 SECRET = "open sesame"
 ADA = Login("ada", SECRET)
+WITH_TOKEN = Login("ada", "t0ken")
 GREETING = Send("+OK hello")
 CAPA = (Expect("CAPA"), Send("+OK", "TOP", "UIDL", "."))
 IN = (Expect("USER ada"), Send("+OK"), Expect(f"PASS {SECRET}"), Send("+OK in"))
@@ -149,15 +150,15 @@ async def test_a_password_in_clear_stays_on_this_machine(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("mechanism", "token", "last"),
     [
-        (Mechanism.XOAUTH2, b"user=ada\x01auth=Bearer open sesame\x01\x01", ""),
-        (Mechanism.OAUTHBEARER, b"n,a=ada,\x01auth=Bearer open sesame\x01\x01", "AQ=="),
+        (Mechanism.XOAUTH2, b"user=ada\x01auth=Bearer t0ken\x01\x01", ""),
+        (Mechanism.OAUTHBEARER, b"n,a=ada,\x01auth=Bearer t0ken\x01\x01", "AQ=="),
     ],
 )
 async def test_a_token_goes_in_two_steps(mechanism: Mechanism, token: bytes, last: str) -> None:
     begin = (GREETING, Expect(f"AUTH {mechanism.upper()}"), Send("+ "), Expect(b64encode(token).decode()))
     async with scripted_peer(*begin, Send("+OK in"), *CAPA, Hang()) as peer:
         connection, _ = await enter(
-            settings(peer.port, Protection.NONE, mechanism), ADA, TcpConnector(), client_context(verified=True)
+            settings(peer.port, Protection.NONE, mechanism), WITH_TOKEN, TcpConnector(), client_context(verified=True)
         )
         connection.stream.abort()
     peer.check()
@@ -165,10 +166,26 @@ async def test_a_token_goes_in_two_steps(mechanism: Mechanism, token: bytes, las
     async with scripted_peer(*begin, *refusal, Hang()) as peer:
         with pytest.raises(LoginRefused, match="the token is old") as refused:
             await enter(
-                settings(peer.port, Protection.NONE, mechanism), ADA, TcpConnector(), client_context(verified=True)
+                settings(peer.port, Protection.NONE, mechanism),
+                WITH_TOKEN,
+                TcpConnector(),
+                client_context(verified=True),
             )
     assert refused.value.certain
     peer.check()
+
+
+async def test_a_token_that_no_server_could_read_is_not_sent() -> None:
+    async with scripted_peer(GREETING, Hang()) as peer:
+        with pytest.raises(LoginRefused, match="no token has") as refused:
+            await enter(
+                settings(peer.port, Protection.NONE, Mechanism.XOAUTH2),
+                Login("ada", "two words"),
+                TcpConnector(),
+                client_context(verified=True),
+            )
+    assert not refused.value.certain
+    assert not any(peer.received)
 
 
 async def test_a_server_that_is_silent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

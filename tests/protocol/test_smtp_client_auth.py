@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from posthouse.mail.source import Mechanism
 from posthouse.protocol.errors import LocalProtocolError, RemoteProtocolError
 from posthouse.protocol.sasl import ScramExchange, ScramProof, ScramVerifier, decode_base64, encode_base64
+from posthouse.protocol.sasl_oauth import oauth_message
 from posthouse.protocol.sasl_scram import derive_keys
 from posthouse.protocol.smtp_client import AuthReplied, Challenged, SmtpClient
 from tests.protocol.test_smtp_client import ready
@@ -152,3 +154,82 @@ def test_a_long_first_message_waits_for_an_empty_challenge(mechanism: str) -> No
 def test_there_is_nothing_to_answer_unasked() -> None:
     with pytest.raises(LocalProtocolError):
         ready("AUTH PLAIN").answer_challenge()
+
+
+TOKEN = "ya29.a0Af-TOKEN_~+/=="
+MESSAGES = {
+    Mechanism.XOAUTH2: f"user=ada@far.test\x01auth=Bearer {TOKEN}\x01\x01",
+    Mechanism.OAUTHBEARER: f"n,a=ada@far.test,\x01auth=Bearer {TOKEN}\x01\x01",
+}
+DISMISSED = {Mechanism.XOAUTH2: "", Mechanism.OAUTHBEARER: "AQ=="}
+
+
+def spelled(mechanism: Mechanism) -> str:
+    return encode_base64(MESSAGES[mechanism].encode()).decode()
+
+
+@pytest.mark.parametrize("mechanism", MESSAGES)
+def test_a_token_goes_with_the_command_where_it_fits(mechanism: Mechanism) -> None:
+    client = ready("AUTH PLAIN XOAUTH2 OAUTHBEARER")
+    client.login("ada@far.test", TOKEN, NONCE, mechanism=mechanism)
+    assert client.outgoing().decode() == f"AUTH {mechanism.upper()} {spelled(mechanism)}\r\n"
+    assert replied(client, "235 2.7.0 in").fault is None
+
+
+@pytest.mark.parametrize("mechanism", MESSAGES)
+def test_a_long_token_goes_when_it_is_asked_for(mechanism: Mechanism) -> None:
+    client = ready("AUTH XOAUTH2 OAUTHBEARER")
+    client.login("ada@far.test", "t" * 2000, NONCE, mechanism=mechanism)
+    assert client.outgoing().decode() == f"AUTH {mechanism.upper()}\r\n"
+    assert decode_base64(answered(client, "334 ").encode()).endswith(b"t" * 2000 + b"\x01\x01")
+    assert replied(client, "235 2.7.0 in").fault is None
+
+
+@pytest.mark.parametrize("mechanism", MESSAGES)
+def test_what_is_wrong_with_a_token_is_dismissed_before_the_refusal(mechanism: Mechanism) -> None:
+    client = ready("AUTH XOAUTH2 OAUTHBEARER")
+    client.login("ada@far.test", TOKEN, NONCE, mechanism=mechanism)
+    client.outgoing()
+    assert answered(client, "334 eyJzdGF0dXMiOiI0MDEifQ==") == DISMISSED[mechanism]
+    refused = replied(client, "535 5.7.8 expired")
+    assert (refused.reply.code, refused.fault) == (535, None)
+    # Another mechanism would not help, and a token is no password.
+    assert not client.weaker_mechanisms
+
+
+def test_a_peer_that_refuses_a_token_and_takes_it_is_not_trusted() -> None:
+    client = ready("AUTH XOAUTH2")
+    client.login("ada@far.test", TOKEN, NONCE, mechanism=Mechanism.XOAUTH2)
+    client.outgoing()
+    answered(client, "334 e30=")
+    assert replied(client, "235 2.7.0 in").fault is not None
+
+
+def test_a_peer_that_asks_for_more_than_a_token_is_cancelled() -> None:
+    client = ready("AUTH XOAUTH2")
+    client.login("ada@far.test", TOKEN, NONCE, mechanism=Mechanism.XOAUTH2)
+    client.outgoing()
+    answered(client, "334 e30=")
+    assert answered(client, "334 e30=") == "*"
+
+
+@pytest.mark.parametrize(
+    ("login", "token", "offered", "words"),
+    [
+        ("ada", "x", "PLAIN LOGIN", "does not offer XOAUTH2"),
+        ("ada", "two words", "XOAUTH2", "no token has"),
+        ("ada", "x\x01auth=Bearer y", "XOAUTH2", "no token has"),
+        ("ada\x01auth=Bearer y", "x", "XOAUTH2", "cannot be sent"),
+        ("ada", "x" * 12000, "XOAUTH2", "too long"),
+    ],
+)
+def test_a_token_that_cannot_be_sent_is_not(login: str, token: str, offered: str, words: str) -> None:
+    client = ready(f"AUTH {offered}")
+    with pytest.raises(LocalProtocolError, match=words) as caught:
+        client.login(login, token, NONCE, mechanism=Mechanism.XOAUTH2)
+    assert token not in str(caught.value) or token == "x"
+    assert client.outgoing() == b""
+
+
+def test_a_name_cannot_become_another_part_of_the_header() -> None:
+    assert oauth_message(Mechanism.OAUTHBEARER, "a,b=c", "t").startswith(b"n,a=a=2Cb=3Dc,\x01")

@@ -32,6 +32,7 @@ MODULES = {
     "send": ("send",),
     "read": ("read",),
     "collect": ("collect",),
+    "personal": ("add-account", "change-account", "remove-account"),
 }
 """The commands that each module's `register` adds. Only the module of the command that was given is imported."""
 

@@ -14,6 +14,7 @@ import typer
 
 from posthouse.cli.check_aliases import aliases
 from posthouse.cli.check_certificates import certificates
+from posthouse.cli.check_elsewhere import elsewhere
 from posthouse.cli.check_identities import identities
 from posthouse.cli.check_logins import scram
 from posthouse.cli.check_outgoing import outgoing
@@ -81,7 +82,10 @@ def check(
     findings, domains = _house(loaded, find(config).absolute())
     site = site_here(loaded, domains, addresses)
     compared: list[Compared] = []
-    if offline or not _is_found_by_others(loaded):
+    if loaded.is_personal and not _is_found_by_others(loaded):
+        # Nothing leads here, and nothing should.
+        pass
+    elif offline or not _is_found_by_others(loaded):
         findings.append(_not_asked(site, offline=offline))
     else:
         compared, more = asyncio.run(_ask(loaded, site))
@@ -177,9 +181,12 @@ async def _store(config: Config) -> tuple[list[Finding], tuple[str, ...], float 
         domains = await storage.administration.domains()
         if not domains:
             findings.append(Finding("domain", PROBLEM, "no domain is local; run: posthouse domain add example.org"))
-        findings += [await postmaster(config, storage), await scram(config, storage), *crowd(config)]
+        findings += [await postmaster(config, storage), *crowd(config)]
+        if not config.is_personal or any(config.listen.model_dump().values()):
+            findings.append(await scram(config, storage))
         findings += await aliases(storage, config)
         findings += await identities(storage, config)
+        findings += await elsewhere(storage, config)
         newest = await storage.journey.find(limit=1)
         return findings, domains, time_of(newest[0]) if newest else None
     finally:

@@ -24,6 +24,8 @@ def certificates(config: Config) -> Iterator[Finding]:
 
     pairs = certificate_pairs(config)
     if pairs is None:
+        if config.is_personal:
+            return
         yield Finding("certificate", NOTE, "there is none, so no TLS is offered; name one in [tls]")
         return
     for pair in pairs.pairs:

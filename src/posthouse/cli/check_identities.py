@@ -24,6 +24,8 @@ async def identities(storage: Storage, config: Config) -> list[Finding]:
     """A problem for each submission server without a login."""
     found: dict[str, list[str]] = {}
     for identity in await storage.administration.identities():
+        if identity.submission is not None:
+            continue
         found.setdefault(identity.via, []).append(str(identity.address))
     wanted = [(login_wanted(config, via), addresses) for via, addresses in found.items()]
     return [

@@ -24,7 +24,7 @@ def ports(config: Config, *, served: bool) -> Iterator[Finding]:
     endpoints = [
         (door, endpoint) for door in type(config.listen).model_fields for endpoint in getattr(config.listen, door)
     ]
-    if not endpoints:
+    if not endpoints and not config.is_personal:
         yield Finding("port", PROBLEM, "[listen] opens no door; add for example smtp = ['127.0.0.1:2525']")
     yield from _told(
         (door, each, _answers(each) if served else _is_free(each)) for door, each in endpoints if each.port

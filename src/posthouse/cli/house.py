@@ -8,6 +8,8 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,7 +61,17 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The data folder to make.")] = Path("posthouse"),
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]",
+            show_default=False,
+            help="The data folder to make; ./posthouse, or for a personal house ~/.local/share/posthouse.",
+        ),
+    ] = None,
+    personal: Annotated[
+        bool, typer.Option("--personal", help="A house for you alone: it collects and sends mail, and has no doors.")
+    ] = False,
     hostname: Annotated[
         str | None, typer.Option(metavar="NAME", help="This machine's full name, such as mx.example.org.")
     ] = None,
@@ -79,13 +91,14 @@ def init(
     """
     from posthouse.cli.first_look import guess_hostname, look_around, tell
 
+    if personal:
+        if hostname or domain or account or address or network:
+            raise Problem("a personal house has no name, domain or address of its own: posthouse init --personal [DIR]")
+        _init_personal(folder)
+        return
+    folder = folder or Path("posthouse")
     told = checked_addresses(address)
-    if (folder / CONFIG_NAME).exists():
-        raise Problem(
-            f"{folder / CONFIG_NAME} exists already; run it with: posthouse serve --config {folder}/{CONFIG_NAME}"
-        )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Problem(f"{folder} exists and is not an empty folder; name another one")
+    _require_free(folder)
     host = _hostname(hostname or _ask("This machine's full name", guess_hostname(domain, told), "--hostname"))
     first_domain = domain_argument(domain or _ask("The domain whose mail it takes", _parent(host), "--domain"))
     first = address_argument(account or _ask("The first account", f"postmaster@{first_domain}", "--account"))
@@ -94,7 +107,7 @@ def init(
     # Before root is given up: who holds a port is not for everybody to see.
     seen = look_around(host, told, network=network or _on_terminal())
     password = new_password()
-    _make(folder, host, first_domain, first, password)
+    _make(folder, partial(_furnish, hostname=host, domain=first_domain, address=first, password=password))
     config = folder / CONFIG_NAME
     print(f"The house {host} is ready in {folder}, with the account")
     print(f"  login     {first}")
@@ -102,7 +115,27 @@ def init(
     tell(load_config(config), config, first_domain, seen)
 
 
-def _make(folder: Path, hostname: str, domain: str, address: Address, password: str) -> None:
+def _init_personal(named: Path | None) -> None:
+    from posthouse.cli.personal_house import furnish_personal, tell_personal
+    from posthouse.config import personal_folder
+
+    folder = named or personal_folder()
+    _require_free(folder)
+    _make(folder, furnish_personal)
+    found = folder.resolve() == personal_folder().resolve()
+    tell_personal(folder, "" if found else f" --config {folder}/{CONFIG_NAME}")
+
+
+def _require_free(folder: Path) -> None:
+    if (folder / CONFIG_NAME).exists():
+        raise Problem(
+            f"{folder / CONFIG_NAME} exists already; run it with: posthouse serve --config {folder}/{CONFIG_NAME}"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Problem(f"{folder} exists and is not an empty folder; name another one")
+
+
+def _make(folder: Path, furnish: Callable[[Path], None]) -> None:
     """Everything is made in a folder beside, and moved when it is whole: a failed init leaves nothing behind."""
     missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
     # As the owner of what is there, so that root leaves nothing of its own in another's folder.
@@ -112,7 +145,7 @@ def _make(folder: Path, hostname: str, domain: str, address: Address, password: 
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=".init-", dir=folder))
-        _furnish(made, hostname, domain, address, password)
+        furnish(made)
         folder.chmod(0o700)
         for item in sorted(made.iterdir()):
             moved.append(item.rename(folder / item.name))

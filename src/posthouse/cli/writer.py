@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from posthouse.admission.admission import Admission, Seams
 from posthouse.admission.rewriting import Rewriter
@@ -31,17 +31,20 @@ async def find_writer(storage: Storage, wanted: str | None) -> Writer:
     """Who writes as the address that is `wanted`; None: the only account here, as its only identity. Raises Problem."""
     if wanted is not None:
         mailbox = one_mailbox(wanted)
-        return Writer(await _account(storage, await _login_of(storage, mailbox.address)), mailbox)
+        writer = Writer(await _account(storage, await _login_of(storage, mailbox.address)), mailbox)
+        identity = await storage.directory.identity(mailbox.address)
+        if mailbox.name or identity is None:
+            return writer
+        return replace(writer, mailbox=Mailbox(mailbox.address, identity.name))
     logins = [summary.login for summary in await storage.administration.accounts() if not summary.suspended]
     if not logins:
         raise Problem("this house has no account that could write; add one: posthouse account add ADDRESS")
     if len(logins) > 1:
         raise Problem(f"{some(logins)} have accounts here; say who writes: --from ADDRESS")
-    own = [identity.address for identity in await storage.administration.identities()]
+    own = [Mailbox(identity.address, identity.name) for identity in await storage.administration.identities()]
     if len(own) > 1:
-        raise Problem(f"you have several addresses; say which one it is from: --from {own[0]}")
-    address = own[0] if own else one_mailbox(logins[0]).address
-    return Writer(await _account(storage, logins[0]), Mailbox(address))
+        raise Problem(f"you have several addresses; say which one it is from: --from {own[0].address}")
+    return Writer(await _account(storage, logins[0]), own[0] if own else one_mailbox(logins[0]))
 
 
 def one_mailbox(text: str) -> Mailbox:

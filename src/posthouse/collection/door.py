@@ -11,6 +11,8 @@ from posthouse.mail.source import Mechanism, Protection, SourceSettings
 from posthouse.net.connect import Connector
 from posthouse.net.pop3_connection import Pop3Connection, Pop3Failed, Pop3TlsFailed
 from posthouse.protocol.pop3_client import Capabilities
+from posthouse.protocol.sasl import SaslError
+from posthouse.protocol.sasl_oauth import oauth_dismissal, oauth_message
 
 CONNECT_TIMEOUT_S = 60.0
 
@@ -81,12 +83,11 @@ async def _log_in(connection: Pop3Connection, settings: SourceSettings, login: L
         match settings.mechanism:
             case Mechanism.PASSWORD:
                 await connection.login(login.name, login.secret)
-            case Mechanism.XOAUTH2:
-                token = f"user={login.name}\x01auth=Bearer {login.secret}\x01\x01"
-                await connection.authenticate("XOAUTH2", (token.encode(), b""))
-            case Mechanism.OAUTHBEARER:
-                token = f"n,a={login.name},\x01auth=Bearer {login.secret}\x01\x01"
-                await connection.authenticate("OAUTHBEARER", (token.encode(), b"\x01"))
+            case Mechanism.XOAUTH2 | Mechanism.OAUTHBEARER as mechanism:
+                message = oauth_message(mechanism, login.name, login.secret)
+                await connection.authenticate(mechanism.upper(), (message, oauth_dismissal(mechanism)))
+    except SaslError as exc:
+        raise LoginRefused(str(exc), certain=False) from exc
     except Pop3Failed as exc:
         if connection.stream.is_lost or (exc.code or "").startswith(("SYS/", "IN-USE", "LOGIN-DELAY")):
             raise

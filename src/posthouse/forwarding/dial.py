@@ -237,7 +237,9 @@ async def _start_tls(connection: SmtpConnection, target: Target, context: ssl.SS
 async def _login(connection: SmtpConnection, target: Target, credentials: Credentials) -> None:
     """What is wrong with a login is ours to mend: the mail waits. In clear it is sent on this machine only."""
     try:
-        answer = await connection.login(credentials.user, credentials.password, in_clear=target.is_loopback)
+        answer = await connection.login(
+            credentials.user, credentials.password, in_clear=target.is_loopback, mechanism=credentials.mechanism
+        )
     except (LoginImpossible, PeerUntrusted) as exc:
         raise NoConnection(_later("4.7.8", f"No login at {target}: {exc}")) from exc
     except ConnectionBroke as exc:

@@ -9,6 +9,7 @@ from posthouse.config import Config, ConfigError
 from posthouse.config_forwarding import Credentials, Forwarding, UnusablePassword
 from posthouse.forwarding.dial import ClientTls, Dialer
 from posthouse.forwarding.hosts import DeadHosts
+from posthouse.forwarding.logins import FindLogin, nobodys
 from posthouse.forwarding.pool import Pool
 from posthouse.forwarding.relay import Relay
 from posthouse.forwarding.routes import Router
@@ -48,9 +49,16 @@ class Outgoing:
             raise ConfigError(f"forwarding.tls_authorities: {exc}") from exc
 
     def relay(
-        self, config: Config, router: Router, connector: Connector, content: Content, clock: Clock, memory: Remembered
+        self,
+        config: Config,
+        router: Router,
+        connector: Connector,
+        content: Content,
+        clock: Clock,
+        memory: Remembered,
+        logins: FindLogin = nobodys,
     ) -> Relay:
-        """The relay of a house, as it is configured."""
+        """The relay of a house, as it is configured. `logins`: those that identities have of their own."""
         terms = config.forwarding
         memory.hosts.keep_within(terms.retry)
         return Relay(
@@ -63,6 +71,7 @@ class Outgoing:
             pool=memory.pool,
             terms=terms,
             credentials=self.credentials,
+            logins=logins,
         )
 
 

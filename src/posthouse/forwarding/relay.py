@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from posthouse.config_forwarding import Credentials, Forwarding
+from posthouse.config_forwarding import Credentials, Forwarding, TlsMode
 from posthouse.config_values import Endpoint
 from posthouse.forwarding.attempt import Attempt as Attempt
 from posthouse.forwarding.dial import Dialer, Target
 from posthouse.forwarding.hosts import DeadHosts
+from posthouse.forwarding.logins import FindLogin, nobodys
 from posthouse.forwarding.pool import Pool
 from posthouse.forwarding.routes import Hop, Router
 from posthouse.forwarding.search import HostSearch
@@ -37,6 +38,8 @@ class Relay:
     terms: Forwarding = field(default_factory=Forwarding)
     credentials: Mapping[str, Credentials] = field(default_factory=dict)
     """Logins by next hop, `host:port`."""
+    logins: FindLogin = nobodys
+    """Logins of identities that the configuration does not have."""
 
     def session(
         self, destination: Destination, reached: Callable[[], None] = lambda: None, mark: Mark | None = None
@@ -57,21 +60,28 @@ class Relay:
         named = self.router.explicit(destination.domain)
         return str(named) if named is not None else destination.domain
 
-    def has_login(self, hop: Endpoint) -> bool:
-        """Whether there is a login for a next hop."""
-        return _key(hop) in self.credentials
+    async def login(self, hop: Endpoint, identity: str) -> Credentials | None:
+        """The login at an identity's own server, the configuration's before its own. Raises SecretMissing."""
+        found = self.credentials.get(_key(hop))
+        return found if found is not None or not identity else await self.logins(identity)
 
-    def target(self, domain: str, hop: Hop, address: str) -> Target:
-        """How one address of a host is spoken to, for mail to a domain.
+    def target(self, domain: str, hop: Hop, address: str, login: Credentials | None = None) -> Target:
+        """How one address of a host is spoken to, for mail to a domain; `login`: that of an identity.
 
         Only hosts that the configuration names are logged in at: who answers for MX records is not asked who they are.
         """
         endpoint = Endpoint(hop.host.lower(), hop.port)
+        mode = self.terms.tls_mode(domain, endpoint)
+        if login is not None and login.tls is not None:
+            # In clear only where that was asked for, which is on this machine.
+            mode = login.tls if login.tls is TlsMode.NEVER else max(mode, login.tls, key=list(TlsMode).index)
+        elif login is None and hop.configured:
+            login = self.credentials.get(_key(endpoint))
         return Target(
             hop=hop,
             address=address,
-            mode=self.terms.tls_mode(domain, endpoint),
-            credentials=self.credentials.get(_key(endpoint)) if hop.configured else None,
+            mode=mode,
+            credentials=login,
             source_address=self.terms.source_address(address),
             hello_name=self.hello_name,
         )

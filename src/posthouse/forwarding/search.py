@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
+from posthouse.config_forwarding import Credentials
 from posthouse.config_values import Endpoint, parse_next_hop
 from posthouse.forwarding.dial import Dialer, NoConnection, OpenConnection, Target
 from posthouse.forwarding.hosts import DeadHosts
@@ -12,11 +13,13 @@ from posthouse.forwarding.pool import Pool
 from posthouse.forwarding.routes import Hop, NoRoute, Route, Router
 from posthouse.forwarding.transaction import by_reply
 from posthouse.mail.acceptance import Destination
+from posthouse.mail.account import server_of
 from posthouse.mail.journey import LEFT_ALONE
 from posthouse.mail.outcome import Deferred, Failed, Outcome
 from posthouse.mail.pressure import asks_to_slow_down
 from posthouse.mail.reply import Reply, reply
 from posthouse.net.smtp_transcript import Dialogue
+from posthouse.vault import SecretMissing
 
 CONNECTIONS_LIMIT = 20
 """How many addresses one search for a host that answers goes through."""
@@ -34,12 +37,12 @@ class Ways(Protocol):
     @property
     def pool(self) -> Pool: ...
 
-    def has_login(self, hop: Endpoint) -> bool:
-        """Whether there is a login for a next hop."""
+    async def login(self, hop: Endpoint, identity: str) -> Credentials | None:
+        """The login at an identity's own server. Raises SecretMissing."""
         ...
 
-    def target(self, domain: str, hop: Hop, address: str) -> Target:
-        """How one address of a host is spoken to, for mail to a domain."""
+    def target(self, domain: str, hop: Hop, address: str, login: Credentials | None = None) -> Target:
+        """How one address of a host is spoken to, for mail to a domain; `login`: that of an identity."""
         ...
 
 
@@ -54,6 +57,7 @@ class HostSearch:
         self._destination = destination
         self._hops: deque[Hop] | None = None
         self._addresses: deque[tuple[Hop, str]] = deque()
+        self._login: Credentials | None = None
         self._connections_left = 0
         self._failure_before: Outcome | None = None
         self._skipped_for_s: float | None = None
@@ -127,12 +131,20 @@ class HostSearch:
         via = self._destination.via
         if not via:
             return await self._ways.router.route(self._destination.domain)
+        server, identity = server_of(via)
         try:
-            hop = parse_next_hop(via)
+            hop = parse_next_hop(server)
         except ValueError:
-            return NoRoute(_not_configured(f"{via!r}, which an identity sends through, is not host:port"))
-        if not self._ways.has_login(hop):
-            return NoRoute(_not_configured(f"This house has no login for {hop}: see forwarding.login"))
+            return NoRoute(_not_configured(f"{server!r}, which an identity sends through, is not host:port"))
+        try:
+            self._login = await self._ways.login(hop, identity)
+        except SecretMissing as exc:
+            return NoRoute(_not_configured(f"The login of {identity} at {hop} cannot be had: {exc}"))
+        if self._login is None:
+            whose = f"{identity} is no account of this house that could log in at {hop}"
+            return NoRoute(
+                _not_configured(whose if identity else f"This house has no login for {hop}: see forwarding.login")
+            )
         return (Hop(hop.host, hop.port, configured=True),)
 
     async def _next_address(self) -> tuple[Hop, str] | None:
@@ -150,7 +162,7 @@ class HostSearch:
     async def _open_one(self, hop: Hop, address: str, transcript: Dialogue) -> OpenConnection | None:
         """A connection that has greeted us, or None, with the reason in `failure`."""
         self.next_hop, self.address = str(Endpoint(hop.host, hop.port)), address
-        target = self._ways.target(self._destination.domain, hop, address)
+        target = self._ways.target(self._destination.domain, hop, address, self._login)
         idle = self._ways.pool.take(target)
         if idle is not None:
             return idle

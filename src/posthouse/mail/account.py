@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from posthouse.mail.address import Address
 from posthouse.mail.ids import AccountId, CredentialId
+from posthouse.mail.source import Mechanism, Protection
 
 PASSWORD = "password"
 """The kind of the one chosen password of an account."""
@@ -15,6 +16,7 @@ APP_PASSWORD = "app"
 SCRAM_ITERATIONS = 4096
 """Those of new accounts (RFC 7677 §4). App passwords need no more: nobody guesses 128 random bits."""
 
+_AS = " as "
 _NO_CREDENTIAL = CredentialId(0)
 
 
@@ -94,16 +96,40 @@ class AccountSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """How an identity logs in at its own submission server. `secret` says where the password is, never what it is."""
+
+    login: str
+    secret: str
+    mechanism: Mechanism = Mechanism.PASSWORD
+    protection: Protection = Protection.IMPLICIT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """An address of another house's domain that an account of ours may send as.
 
     `via`: the submission server (`host:port`) that its mail must leave through; "": it leaves as all other mail does.
+    With a `submission` of its own it names the address, too (`own_via`). `name` stands before the address in From.
     """
 
     address: Address
     account: AccountId
     login: str
     via: str
+    name: str = ""
+    submission: Submission | None = None
+
+
+def own_via(server: str, address: Address) -> str:
+    """The `via` of an identity with a login of its own: others may log in at the same server as somebody else."""
+    return f"{server}{_AS}{address}"
+
+
+def server_of(via: str) -> tuple[str, str]:
+    """`host:port` of a `via`, and the address whose login is used there, "" for that of the configuration."""
+    server, _, address = via.partition(_AS)
+    return server, address
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,16 @@ class MxHost:
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """One SRV record (RFC 2782). `host` is "" where the service is not offered."""
+
+    priority: int
+    weight: int
+    port: int
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class Addresses:
     """IP addresses of a host, IPv6 before IPv4; empty when the name exists and has none.
 
@@ -146,6 +156,13 @@ class DnsResolver:
             return _certain(await self._find(name, dns.rdatatype.from_text(kind)), name).texts
         except NoSuchName:
             return ()
+
+    async def services(self, name: str) -> tuple[Service, ...]:
+        """The SRV records of a name such as `_pop3s._tcp.example.org`, in any order. Raises TemporaryDnsFailure."""
+        found = [text.split(" ") for text in await self.texts(name, "SRV")]
+        return tuple(
+            Service(int(priority), int(weight), int(port), host.lower()) for priority, weight, port, host in found
+        )
 
     async def names_of(self, address: str) -> tuple[str, ...]:
         """What reverse DNS calls an IP address (RFC 1035 §3.5). Raises TemporaryDnsFailure."""

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from posthouse.mail.reply import Reply
+from posthouse.mail.source import Mechanism
 from posthouse.net.smtp_failures import (
     ClosedAtHello,
     ConnectionBroke,
@@ -225,8 +226,12 @@ class SmtpConnection:
         self._transcript.note("C", f"(TLS failed: {text})")
         return HandshakeFailed(text)
 
-    async def login(self, login: str, password: str, *, in_clear: bool = False) -> Reply:
+    async def login(
+        self, login: str, password: str, *, in_clear: bool = False, mechanism: Mechanism = Mechanism.PASSWORD
+    ) -> Reply:
         """AUTH by the strongest mechanism offered; 235, or why not. `in_clear`: without TLS, too, as on loopback.
+
+        `mechanism`: what is given is an OAuth 2 token for this one.
 
         Many servers offer SCRAM to all and have verifiers for some: one that refuses it, and whose certificate was
         verified, is told the password itself. Nobody in the middle can ask for that.
@@ -235,16 +240,19 @@ class SmtpConnection:
         """
         if not (in_clear or self.stream.is_tls):
             raise LoginImpossible("a login is not sent in clear")
-        answer = await self._login(login, password)
+        answer = await self._login(login, password, mechanism=mechanism)
         verified = self.tls is not None and self.tls.verified
         if verified and answer.is_permanent and self._smtp.weaker_mechanisms:
             with suppress(ConnectionBroke):
                 answer = await self._login(login, password, weaker=True)
         return answer
 
-    async def _login(self, login: str, password: str, *, weaker: bool = False) -> Reply:
+    async def _login(
+        self, login: str, password: str, *, weaker: bool = False, mechanism: Mechanism = Mechanism.PASSWORD
+    ) -> Reply:
         try:
-            self._smtp.login(login, password, secrets.token_urlsafe(NONCE_OCTETS), weaker=weaker)
+            nonce = secrets.token_urlsafe(NONCE_OCTETS)
+            self._smtp.login(login, password, nonce, weaker=weaker, mechanism=mechanism)
         except LocalProtocolError as exc:
             # What the peer offers and what stands in the configuration are no bugs of ours.
             raise LoginImpossible(f"cannot log in: {exc}") from exc

@@ -11,6 +11,7 @@ from enum import Enum, auto
 from typing import TypeAlias
 
 from posthouse.mail.reply import Reply
+from posthouse.mail.source import Mechanism
 from posthouse.protocol.errors import LocalProtocolError, RemoteProtocolError
 from posthouse.protocol.events import CLOSED, NEED_DATA, Signal
 from posthouse.protocol.lines import BadLine, EndlessLine, LineBuffer
@@ -143,16 +144,24 @@ class SmtpClient:
         self.extensions, self.limits = {}, Limits()
         self._send_hello()
 
-    def login(self, login: str, password: str, nonce: str, *, weaker: bool = False) -> None:
+    def login(
+        self,
+        login: str,
+        password: str,
+        nonce: str,
+        *,
+        weaker: bool = False,
+        mechanism: Mechanism = Mechanism.PASSWORD,
+    ) -> None:
         """AUTH by the strongest mechanism that is offered; AuthReplied follows, perhaps after Challenged.
 
-        `weaker`: by one that is weaker than the last that was tried.
+        `weaker`: by one that is weaker than the last that was tried. `mechanism`: the password is a token for this one.
 
         `nonce` is random, printable ASCII without a comma. Raises LocalProtocolError where it cannot be tried.
         """
         self._require_idle()
         offered = self.weaker_mechanisms if weaker else parse_mechanisms(self.extensions)
-        exchange = begin_exchange(offered, login, password, nonce)
+        exchange = begin_exchange(offered, login, password, nonce, mechanism)
         command = f"AUTH {exchange.mechanism}"
         first = exchange.begin(MAX_COMMAND_LINE_OCTETS - len(command) - 3)
         self._exchange, self._fault, self._mechanism = exchange, None, exchange.mechanism

@@ -1,11 +1,13 @@
-"""The client's side of AUTH: the strongest mechanism that both sides know (RFC 4954, RFC 4616, RFC 7677)."""
+"""The client's side of AUTH (RFC 4954): the strongest mechanism that both sides know, or the one for a token."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from posthouse.mail.source import Mechanism
 from posthouse.protocol.errors import LocalProtocolError
 from posthouse.protocol.sasl import SaslError, decode_base64, encode_base64, encode_plain
+from posthouse.protocol.sasl_oauth import oauth_dismissal, oauth_message
 from posthouse.protocol.sasl_scram import ScramClient
 
 STRONGEST_FIRST = ("SCRAM-SHA-256", "PLAIN", "LOGIN")
@@ -115,13 +117,55 @@ class ScramExchangeClient:
             raise SaslError("the server did not show that it knows the password")
 
 
+class OauthClient:
+    """XOAUTH2 and OAUTHBEARER: one message, at once or, since tokens are long, where it is asked for."""
+
+    def __init__(self, mechanism: Mechanism, login: str, token: str) -> None:
+        self.mechanism = mechanism.upper()
+        self._message = encode_base64(oauth_message(mechanism, login, token))
+        self._dismissal = encode_base64(oauth_dismissal(mechanism))
+        self._asked = self._refused = False
+
+    def begin(self, room_octets: int) -> bytes | None:
+        """See ClientExchange."""
+        self._asked = len(self._message) <= room_octets
+        return self._message if self._asked else None
+
+    def answer(self, _challenge: str) -> bytes:
+        """See ClientExchange. A challenge behind the message says what is wrong with it; the refusal follows."""
+        if not self._asked:
+            self._asked = True
+            return self._message
+        if self._refused:
+            raise SaslError("the server asks for more than a token")
+        self._refused = True
+        return self._dismissal
+
+    def finish(self) -> None:
+        """See ClientExchange."""
+        if self._refused:
+            raise SaslError("the server took a token that it had refused")
+
+
 def weaker_than(mechanism: str, offered: frozenset[str]) -> frozenset[str]:
     """What else may be tried where this one was refused. PLAIN and LOGIN say the same: one of them is enough."""
     return offered & {"PLAIN", "LOGIN"} if mechanism == "SCRAM-SHA-256" else frozenset()
 
 
-def begin_exchange(mechanisms: frozenset[str], login: str, password: str, nonce: str) -> ClientExchange:
-    """The exchange of the strongest of `mechanisms`. Raises LocalProtocolError; its text holds no secret."""
+def begin_exchange(
+    mechanisms: frozenset[str], login: str, password: str, nonce: str, wanted: Mechanism = Mechanism.PASSWORD
+) -> ClientExchange:
+    """The exchange of the strongest of `mechanisms` for a password, or of the one that is `wanted` for a token.
+
+    Raises LocalProtocolError; its text holds no secret.
+    """
+    if wanted is not Mechanism.PASSWORD:
+        if wanted.upper() not in mechanisms:
+            raise LocalProtocolError(f"the peer does not offer {wanted.upper()}")
+        try:
+            return OauthClient(wanted, login, password)
+        except SaslError as exc:
+            raise LocalProtocolError(str(exc)) from exc
     chosen = next((mechanism for mechanism in STRONGEST_FIRST if mechanism in mechanisms), None)
     try:
         match chosen:

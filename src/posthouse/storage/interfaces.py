@@ -329,14 +329,19 @@ class Spool(Protocol):
 class Sources(Protocol):
     """Accounts at other houses that mail is collected from. Raises DirectoryConflict as Administration does."""
 
-    async def add(self, settings: SourceSettings) -> SourceId: ...
-
-    async def change(self, settings: SourceSettings) -> None:
-        """Other settings for the source of that address, whose account stays; it is tried at once."""
+    async def add(self, settings: SourceSettings, identity: Identity | None = None) -> SourceId:
+        """One more, with the identity of the same address, both or none."""
         ...
 
-    async def remove(self, address: Address) -> None:
-        """Forget it and what was collected from it; the mail stays."""
+    async def change(self, settings: SourceSettings, identity: Identity | None = None) -> None:
+        """Other settings for the source of that address, whose account stays; it is tried at once.
+
+        `identity`: the one of the same address is this now, and made where there was none.
+        """
+        ...
+
+    async def remove(self, address: Address, *, identity: bool = False) -> None:
+        """Forget it and what was collected from it, and the identity of the same address if asked; the mail stays."""
         ...
 
     async def all(self) -> tuple[Source, ...]:

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from posthouse.mail.acceptance import Acceptance, Collected
+from posthouse.mail.account import Identity, Submission, own_via
 from posthouse.mail.address import parse_address
 from posthouse.mail.ids import AccountId
 from posthouse.mail.maildrop import MaildropLock
@@ -89,6 +90,51 @@ async def test_an_address_is_collected_once(house: House) -> None:
     source = await source_of(house)
     with pytest.raises(DirectoryConflict, match=r"collected from Alice@far\.test already"):
         await house.storage.sources.add(source.settings)
+
+
+def identity_of(account: AccountId, login: str) -> Identity:
+    own = Submission(login="alice", secret="file:alice", mechanism=Mechanism.PASSWORD, protection=Protection.STARTTLS)
+    via = own_via("smtp.far.test:587", FAR)
+    return Identity(address=FAR, account=account, login=login, via=via, name="Alice Ä.", submission=own)
+
+
+async def test_an_identity_comes_changes_and_goes_with_its_source(house: House) -> None:
+    account, storage = await house.account(), house.storage
+    wanted = identity_of(account, (await storage.administration.accounts())[0].login)
+    assert await storage.directory.identity(FAR) is None
+    await storage.sources.add(settings(account), wanted)
+    assert await storage.directory.identity(FAR) == wanted
+    assert await (await house.open_another()).administration.identities() == (wanted,)
+    renamed = dataclasses.replace(wanted, name="", submission=None, via="smtp.far.test:465")
+    await storage.sources.change(settings(account), renamed)
+    assert await storage.directory.identity(FAR) == renamed
+    await storage.sources.change(settings(account))
+    assert await storage.directory.identity(FAR) == renamed
+    await storage.sources.remove(FAR, identity=True)
+    assert await storage.directory.identity(FAR) is None
+    assert await storage.sources.all() == ()
+
+
+async def test_a_source_whose_identity_cannot_be_is_not_added(house: House) -> None:
+    account, storage = await house.account(), house.storage
+    login = (await storage.administration.accounts())[0].login
+    await storage.administration.add_identity(FAR, login)
+    with pytest.raises(DirectoryConflict, match="is an identity of"):
+        await storage.sources.add(settings(account), identity_of(account, login))
+    assert await storage.sources.all() == ()
+    await storage.sources.add(settings(account))
+    with pytest.raises(DirectoryConflict):
+        await storage.sources.remove(parse_address("nobody@far.test"), identity=True)
+    assert len(await storage.sources.all()) == 1
+
+
+async def test_a_change_makes_the_identity_that_is_missing(house: House) -> None:
+    source = await source_of(house)
+    login = (await house.storage.administration.accounts())[0].login
+    await house.storage.sources.change(source.settings, identity_of(source.settings.account, login))
+    found = await house.storage.directory.identity(FAR)
+    assert found is not None
+    assert found.name == "Alice Ä."
 
 
 async def test_a_state_is_kept(house: House) -> None:

@@ -189,7 +189,7 @@ class SqliteAdministration:
     async def add_identity(self, address: Address, login: str, via: str = "") -> None:
         def work(connection: apsw.Connection) -> None:
             account = find_account(connection, login)
-            insert_identity(connection, address, account=account, login=login, via=via)
+            insert_identity(connection, Identity(address=address, account=account, login=login, via=via))
 
         await self._change(work)
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import apsw
 
-from posthouse.mail.account import Identity
+from posthouse.mail.account import Identity, Submission
 from posthouse.mail.address import Address
 from posthouse.mail.ids import AccountId
+from posthouse.mail.source import Mechanism, Protection
 from posthouse.storage.errors import DirectoryConflict
 from posthouse.storage.sqlite.connection import row, rows
 
 _COLUMNS = """
-SELECT identities.local_part, identities.domain, account, login, via FROM identities JOIN accounts USING (account)"""
+SELECT identities.local_part, identities.domain, account, login, via, name, submission_login, secret, mechanism,
+    protection FROM identities JOIN accounts USING (account)"""
 _ONE = f"{_COLUMNS} WHERE address_key = ?"
+_ADD = """
+INSERT INTO identities(address_key, local_part, domain, account, via, name, submission_login, secret, mechanism,
+    protection) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_CHANGE = """
+UPDATE identities SET via = ?, name = ?, submission_login = ?, secret = ?, mechanism = ?, protection = ?
+WHERE address_key = ?"""
 _ALL = f"{_COLUMNS} ORDER BY identities.domain, address_key"
 
 
@@ -27,8 +35,9 @@ def all_identities(connection: apsw.Connection) -> tuple[Identity, ...]:
     return tuple(_identity(*found) for found in rows(connection, _ALL))
 
 
-def insert_identity(connection: apsw.Connection, address: Address, *, account: AccountId, login: str, via: str) -> None:
+def insert_identity(connection: apsw.Connection, identity: Identity) -> None:
     """One more. Raises DirectoryConflict."""
+    address, login = identity.address, identity.login
     if address.domain.startswith("["):
         raise DirectoryConflict(f"{address} is at an IP address; an identity is an address such as you@example.org")
     if row(connection, "SELECT 1 FROM domains WHERE domain = ?", (address.domain,)) is not None:
@@ -41,15 +50,20 @@ def insert_identity(connection: apsw.Connection, address: Address, *, account: A
         raise DirectoryConflict(
             f"{there.address} is an identity of {there.login} already; run: posthouse identity remove {there.address}"
         )
-    spelled = (address.key, address.local_part, address.domain, account, via)
-    connection.execute("INSERT INTO identities VALUES (?, ?, ?, ?, ?)", spelled)
+    whose = (address.key, address.local_part, address.domain, identity.account)
+    connection.execute(_ADD, (*whose, *_spelled(identity)))
+
+
+def update_identity(connection: apsw.Connection, identity: Identity) -> None:
+    """Another way out or another name, for the same account. Raises DirectoryConflict."""
+    connection.execute(_CHANGE, (*_spelled(identity), identity.address.key))
+    _require_one(connection, identity.address)
 
 
 def delete_identity(connection: apsw.Connection, address: Address) -> None:
     """One less. Raises DirectoryConflict."""
     connection.execute("DELETE FROM identities WHERE address_key = ?", (address.key,))
-    if not connection.changes():
-        raise DirectoryConflict(f"there is no identity {address}; see: posthouse identity list")
+    _require_one(connection, address)
 
 
 def require_no_identity(connection: apsw.Connection, domain: str) -> None:
@@ -63,5 +77,40 @@ def require_no_identity(connection: apsw.Connection, domain: str) -> None:
         )
 
 
-def _identity(local_part: str, domain: str, account: int, login: str, via: str) -> Identity:
-    return Identity(address=Address(local_part, domain), account=AccountId(account), login=login, via=via)
+def _require_one(connection: apsw.Connection, address: Address) -> None:
+    if not connection.changes():
+        raise DirectoryConflict(f"there is no identity {address}; see: posthouse identity list")
+
+
+def _spelled(identity: Identity) -> tuple[str, ...]:
+    own = identity.submission
+    if own is None:
+        return identity.via, identity.name, "", "", "", ""
+    return identity.via, identity.name, own.login, own.secret, own.mechanism, own.protection
+
+
+def _identity(
+    local_part: str,
+    domain: str,
+    account: int,
+    login: str,
+    via: str,
+    name: str,
+    own_login: str,
+    secret: str,
+    mechanism: str,
+    protection: str,
+) -> Identity:
+    own = None
+    if secret:
+        own = Submission(
+            login=own_login, secret=secret, mechanism=Mechanism(mechanism), protection=Protection(protection)
+        )
+    return Identity(
+        address=Address(local_part, domain),
+        account=AccountId(account),
+        login=login,
+        via=via,
+        name=name,
+        submission=own,
+    )

@@ -79,8 +79,11 @@ def _sql(condition: Condition, now: float) -> tuple[Parameter, ...]:
         case Toward(domain=domain):
             return "(spool.domain = ? OR substr(spool.domain, ?) = ?)", domain, -len(domain) - 1, f".{domain}"
         case Through(via=via):
-            exact = ":" in via
-            return ("via = ?", via) if exact else ("substr(via, 1, ?) = ?", len(via) + 1, f"{via}:")
+            if ":" in via:
+                # As one login or as any.
+                named = f"{via} as "
+                return "(via = ? OR substr(via, 1, ?) = ?)", via, len(named), named
+            return "substr(via, 1, ?) = ?", len(via) + 1, f"{via}:"
         case SentBy(login_key=login_key):
             return "spool.account IN (SELECT account FROM accounts WHERE login_key = ?)", login_key
         case Waiting(comparison=comparison, seconds=seconds):

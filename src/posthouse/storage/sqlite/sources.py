@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import apsw
 
 from posthouse.mail.acceptance import Collected
+from posthouse.mail.account import Identity
 from posthouse.mail.address import Address
 from posthouse.mail.folders import TRASH
 from posthouse.mail.ids import AccountId, QueueId, SourceId
@@ -23,6 +24,8 @@ from posthouse.mail.source import (
 )
 from posthouse.storage.errors import DirectoryConflict
 from posthouse.storage.sqlite.connection import row, rows
+from posthouse.storage.sqlite.directory import bump
+from posthouse.storage.sqlite.identities import delete_identity, find_identity, insert_identity, update_identity
 from posthouse.storage.sqlite.threads import Readers
 from posthouse.storage.sqlite.writer import Writer
 
@@ -60,29 +63,42 @@ class SqliteSources:
         self._writer = writer
         self._readers = readers
 
-    async def add(self, settings: SourceSettings) -> SourceId:
+    async def add(self, settings: SourceSettings, identity: Identity | None = None) -> SourceId:
         address = settings.address
 
         def work(connection: apsw.Connection) -> SourceId:
             if row(connection, _ONE, (address.key,)) is not None:
                 raise DirectoryConflict(f"mail is collected from {address} already; see: posthouse collect --list")
-            identity = (settings.account, address.key, address.local_part, address.domain)
-            connection.execute(_ADD, (*identity, *_spelled(settings)))
-            return SourceId(connection.last_insert_rowid())
+            whose = (settings.account, address.key, address.local_part, address.domain)
+            connection.execute(_ADD, (*whose, *_spelled(settings)))
+            source = SourceId(connection.last_insert_rowid())
+            if identity is not None:
+                insert_identity(connection, identity)
+                bump(connection)
+            return source
 
         return await self._writer.submit(work)
 
-    async def change(self, settings: SourceSettings) -> None:
+    async def change(self, settings: SourceSettings, identity: Identity | None = None) -> None:
         def work(connection: apsw.Connection) -> None:
             connection.execute(_CHANGE, (*_spelled(settings), settings.address.key))
             _require_one(connection, settings.address)
+            if identity is not None:
+                if find_identity(connection, identity.address.key) is None:
+                    insert_identity(connection, identity)
+                else:
+                    update_identity(connection, identity)
+                bump(connection)
 
         await self._writer.submit(work)
 
-    async def remove(self, address: Address) -> None:
+    async def remove(self, address: Address, *, identity: bool = False) -> None:
         def work(connection: apsw.Connection) -> None:
             connection.execute("DELETE FROM sources WHERE address_key = ?", (address.key,))
             _require_one(connection, address)
+            if identity:
+                delete_identity(connection, address)
+                bump(connection)
 
         await self._writer.submit(work)
 

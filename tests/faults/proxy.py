@@ -109,7 +109,7 @@ class Network:
                 each.close()
             raise
         link = Link(broken, client=ours)
-        self._start(_carry(link, theirs, server))
+        self._carry(link, theirs, server)
         return link
 
     async def listen(self, at: Place, to: Place, plan: Callable[[], Break | None]) -> Place:
@@ -132,13 +132,24 @@ class Network:
             client.setblocking(False)
             server = socket.socket()
             server.setblocking(False)
-            await self._loop.sock_connect(server, to)
-            self._start(_carry(Link(plan()), client, server))
+            try:
+                await self._loop.sock_connect(server, to)
+            except BaseException:
+                client.close()
+                server.close()
+                raise
+            self._carry(Link(plan()), client, server)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _carry(self, link: Link, client: socket.socket, server: socket.socket) -> None:
+        """Both ends are closed when it has ended, also where it was cancelled before it began."""
+        task = self._start(_carry(link, client, server))
+        task.add_done_callback(lambda _task: (client.close(), server.close()))
 
     async def _end(self) -> None:
         tasks = tuple(self._tasks)
@@ -171,11 +182,7 @@ async def _carry(link: Link, client: socket.socket, server: socket.socket) -> No
     except* OSError:
         # One end was reset, so the other one is.
         how = How.RESET
-    try:
-        await _leave(how, client, server)
-    finally:
-        client.close()
-        server.close()
+    await _leave(how, client, server)
 
 
 async def _pass(link: Link, way: Way, source: socket.socket, target: socket.socket) -> None:

@@ -114,12 +114,14 @@ class ServedHouse:
 
     def kill(self) -> None:
         """SIGKILL for all of it: nothing can be finished."""
+        # Its parent neither replaces a worker meanwhile nor dies before them, at which they would say farewell.
+        self._signal(signal.SIGSTOP)
         workers = [os.pidfd_open(worker) for worker in self.workers()]
-        self._signal(signal.SIGKILL)
         for worker in workers:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(worker, signal.SIGKILL)
             os.close(worker)
+        self._signal(signal.SIGKILL)
         self._wait()
 
     def has_ended(self) -> bool:

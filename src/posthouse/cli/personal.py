@@ -104,7 +104,7 @@ def add_account(
     config: ConfigOption = None,
     json: Json = False,
 ) -> None:
-    """Collect mail from an account at another house, and send as its address.
+    """Collect mail from an account elsewhere, and send as it.
 
     Its servers are looked for, shown, and tried with your login before anything is stored. The password goes to the
     desktop's keyring, or to a file that only you can read.
@@ -158,7 +158,7 @@ def change_account(
     config: ConfigOption = None,
     json: Json = False,
 ) -> None:
-    """Change what is given of an account elsewhere, such as its password; the rest stays.
+    """Change what is given of an account elsewhere.
 
     Servers, login and password are tried before anything is stored. It is collected from at once.
     """
@@ -196,7 +196,7 @@ def change_account(
 
 
 def remove_account(address: AddressArgument, config: ConfigOption = None) -> None:
-    """Collect no more from an account elsewhere, send no more as it, and forget its password. Mail that is here stays.
+    """Forget an account elsewhere; its mail stays here. Mail that is here stays.
 
     What waits in the queue to be sent as it goes on waiting.
     """

@@ -66,7 +66,7 @@ def serve(
     config: ConfigOption = None,
     until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
 ) -> None:
-    """Run the house; SIGTERM or Ctrl-C ends it, SIGHUP reloads it."""
+    """Run the house until SIGTERM or Ctrl-C; SIGHUP reloads it."""
     from posthouse.config import find
     from posthouse.log import make_log
 

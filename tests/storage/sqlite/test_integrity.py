@@ -80,7 +80,8 @@ DAMAGES: dict[str, tuple[str, str, str]] = {
     "identity of nobody": (
         "references",
         "a row of identities names a row of accounts",
-        "INSERT INTO identities VALUES ('x@far.test', 'x', 'far.test', 77, '')",
+        "INSERT INTO identities(address_key, local_part, domain, account, via)"
+        " VALUES ('x@far.test', 'x', 'far.test', 77, '')",
     ),
     "identity of a removed account": (
         "identities",

@@ -213,3 +213,11 @@ def test_servers_are_read_as_they_are_written() -> None:
     assert server_argument("[::1]:1110", Protection.NONE, 995) == Server("::1", 1110, Protection.NONE)
     assert policy_argument("14d") == Policy(Keeping.DAYS, 14)
     assert policy_argument("0d") == Policy(Keeping.DELETE)
+
+
+def test_who_has_no_address_elsewhere_cannot_write(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(command.folder))
+    assert command.run("init", "--personal", "own").status == 0
+    ran = command.run("send", "bob@far.test", "-m", "x", "--config", "own/posthouse.toml")
+    assert ran.failed_with("no address that anybody could answer", "posthouse add-account ADDRESS")
+    assert json.loads(command.run("queue", "list", "--json", "--config", "own/posthouse.toml").out) == []

@@ -8,7 +8,7 @@ from posthouse.admission.admission import Admission, Seams
 from posthouse.admission.rewriting import Rewriter
 from posthouse.admission.rules import Rules
 from posthouse.cli.common import Problem
-from posthouse.config import Config
+from posthouse.config import PERSONAL_HOST, Config
 from posthouse.mail import account as accounts
 from posthouse.mail.account import Account
 from posthouse.mail.address import Address, AddressError
@@ -44,7 +44,10 @@ async def find_writer(storage: Storage, wanted: str | None) -> Writer:
     own = [Mailbox(identity.address, identity.name) for identity in await storage.administration.identities()]
     if len(own) > 1:
         raise Problem(f"you have several addresses; say which one it is from: --from {own[0].address}")
-    return Writer(await _account(storage, logins[0]), own[0] if own else one_mailbox(logins[0]))
+    mailbox = own[0] if own else one_mailbox(logins[0])
+    if mailbox.address.domain == PERSONAL_HOST:
+        raise Problem("this house has no address that anybody could answer; add one: posthouse add-account ADDRESS")
+    return Writer(await _account(storage, logins[0]), mailbox)
 
 
 def one_mailbox(text: str) -> Mailbox:

@@ -40,7 +40,7 @@ from tests.storage.crash.house import (
 from tests.storage.crash.ledger import Step
 from tests.storage.crash.migrating import NOW, REBUILDS
 
-PAGES_STRUCK, OTHERS_STRUCK = 200, 60
+PAGES_STRUCK, OTHERS_STRUCK = 400, 60
 """More than the page writes, and the calls of any other name, that an act makes. Each harmless call takes its time."""
 SEED = 20_261_201
 BACKUP = "backup"

@@ -96,6 +96,9 @@ class FarHost:
     _serving: set[asyncio.Task[None] | None] = field(default_factory=set)
     """asyncio itself forgets a task that waits for nothing."""
 
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    """Of all sessions: one whose peer reads no more would never be closed."""
+
     def copies(self, forward_path: str) -> int:
         """How often somebody got something, as far as this host knows, whether or not it said so."""
         return sum(forward_path in each.forward_paths for each in self.taken)
@@ -104,6 +107,7 @@ class FarHost:
         commands: list[str] = []
         self.sessions.append(commands)
         self._serving.add(asyncio.current_task())
+        self.writers.append(writer)
         try:
             await _Session(self, reader, writer, commands, len(self.sessions)).run()
         except asyncio.CancelledError:
@@ -378,5 +382,9 @@ class FarHosts:
             for task in left:
                 task.cancel()
             await asyncio.wait(left)
-        # One more turn, in which transports close their sockets.
-        await asyncio.sleep(0)
+        for host in self.hosts.values():
+            for writer in host.writers:
+                writer.transport.abort()
+        # Turns in which transports close their sockets, and those below TLS.
+        for _ in range(3):
+            await asyncio.sleep(0)

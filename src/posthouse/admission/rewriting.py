@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Protocol
 
 from posthouse.admission.routing import Routed
+from posthouse.config import Config
 from posthouse.mail.address import Address, AddressError, ReversePath, parse_address
 from posthouse.mail.ids import QueueId
 from posthouse.mail.journey import Accepted, JourneyEvent
 from posthouse.mail.srs import Srs, is_rewritten
+from posthouse.storage.interfaces import Storage
 
 SECRET = "srs"
 MAX_OPENED = 4
@@ -49,6 +51,17 @@ class Rewriter:
         self._hostname = hostname
         self._enabled = enabled
         self._srs: Srs | None = None
+
+    @classmethod
+    def of(cls, storage: Storage, config: Config) -> Rewriter:
+        """That of a house."""
+        return cls(
+            storage.credentials,
+            storage.journey,
+            storage.directory,
+            hostname=config.hostname,
+            enabled=config.forwarding.rewrite_senders,
+        )
 
     async def domain_for(self, reverse_path: ReversePath, routed: Routed) -> str:
         """Our domain in which a sender is rewritten: one from elsewhere, whose mail an alias leads elsewhere. "": none.

@@ -66,13 +66,7 @@ def admission_of(storage: Storage, config: Config, world: World) -> Admission:
         directory=storage.directory,
         maildrops=storage.maildrops,
         administration=storage.administration,
-        rewriter=Rewriter(
-            storage.credentials,
-            storage.journey,
-            storage.directory,
-            hostname=config.hostname,
-            enabled=config.forwarding.rewrite_senders,
-        ),
+        rewriter=Rewriter.of(storage, config),
     )
     return Admission(seams, Rules.of(config), world.clock, world.random)
 
